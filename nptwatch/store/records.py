@@ -1,0 +1,331 @@
+"""What the store takes and gives: frozen records and the states that things can be in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+
+class FileState(StrEnum):
+    """What is known of the file at one path."""
+
+    SETTLING = "settling"  # seen; not yet the same on two polls, or not a complete archive yet
+    WHOLE = "whole"  # provably complete; its content is a checkpoint
+    UNLOADABLE = "unloadable"  # never became whole and has not changed for long
+    ABANDONED = "abandoned"  # never became whole, and a newer step of the run is whole
+    DELETED = "deleted"  # gone from disk
+
+
+class JobState(StrEnum):
+    """Life of a job; every state after `leased` but `queued` is an end, with a stored reason."""
+
+    QUEUED = "queued"  # waits for a worker (again after a delay: `available_at`)
+    LEASED = "leased"  # a worker measures it and renews the lease
+    DONE = "done"  # has a result
+    FAILED = "failed"  # quarantined after `max_attempts`; `jobs retry` brings it back
+    DELETED = "deleted"  # the checkpoint was rotated away before it was measured
+    SUPERSEDED = "superseded"  # the file was overwritten by another version before it was measured
+    CANCELLED = "cancelled"  # by a person
+
+
+class OutboxState(StrEnum):
+    """Life of one message to one channel."""
+
+    PENDING = "pending"
+    SENDING = "sending"  # claimed by one sender until `claimed_until`
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"  # after `max_attempts`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenFile:
+    """A weights file as the watcher saw it.
+
+    Attributes:
+        run_path: real path of the run's directory; the run's identity.
+        run_name: its path below the watched root, for people.
+        root: real path of the watched root.
+        path: real path of the weights file.
+        signature: changes when the file does: "size:mtime_ns:inode".
+        mtime_ns: of the weights file.
+        size_bytes: of the weights file.
+    """
+
+    run_path: str
+    run_name: str
+    root: str
+    path: str
+    signature: str
+    mtime_ns: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeFile:
+    """A seen file that is provably complete.
+
+    Attributes:
+        file: what was seen.
+        fingerprint: content identity, equal for copies.
+        step: training step, or None where nobody says.
+        base_model: name or folder of the base model, or None where nobody says.
+    """
+
+    file: SeenFile
+    fingerprint: str
+    step: int | None
+    base_model: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be measured of each new checkpoint.
+
+    Attributes:
+        profile: "quick" or "full".
+        settings_hash: of everything that changes the numbers, diagnostics version included.
+    """
+
+    profile: str
+    settings_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFile:
+    """What the database remembers of a path."""
+
+    path: str
+    run_path: str
+    state: FileState
+    signature: str
+    fingerprint: str | None
+    reason: str | None
+
+
+class Admission(StrEnum):
+    """What became of a whole file."""
+
+    QUEUED = "queued"  # new content: a job was made (or a deleted or superseded one revived)
+    TWIN = "twin"  # the same content is known in this run under another path
+    KNOWN = "known"  # this path and content already have their job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job in the hands of one worker.
+
+    Attributes:
+        paths: existing paths with this content, the numbered step first.
+        attempts: failures counted so far.
+    """
+
+    job_id: int
+    checkpoint_id: int
+    run_id: int
+    run_path: str
+    run_name: str
+    paths: tuple[str, ...]
+    fingerprint: str
+    step: int | None
+    mtime_ns: int
+    base_model: str | None
+    profile: str
+    settings_hash: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A result to be stored; None where something was not measured.
+
+    Attributes:
+        outcome grade: EXCELLENT, GOOD, FAIR, POOR, INVALID or UNLOADABLE.
+        base_revision: content identity of the base model ("" where it was never loaded).
+        details: the JSON report.
+    """
+
+    grade: str
+    base_revision: str
+    diagnostics_version: int
+    mse: float | None = None
+    cosine: float | None = None
+    kl: float | None = None
+    top1_agreement: float | None = None
+    relative_mse: float | None = None
+    perplexity_ratio: float | None = None
+    residual: str | None = None
+    error: str | None = None
+    duration_seconds: float
+    measured_at: datetime
+    details: Mapping[str, Any] = field(default_factory=dict)  # Any: free JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChange:
+    """The grade of a run's newest measured step became another one."""
+
+    run_id: int
+    run_name: str
+    run_path: str
+    checkpoint_path: str
+    fingerprint: str
+    step: int | None
+    old: str | None
+    new: str
+    mse: float | None
+    cosine: float | None
+    previous_mse: float | None
+    previous_cosine: float | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One alert for one channel, as the rules made it."""
+
+    kind: str
+    channel: str
+    payload: Mapping[str, Any]  # Any: free JSON
+
+
+AlertRules = "Callable[[StatusChange], Sequence[Message]]"
+"""Decides which messages a status change raises; called inside `finish`'s transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What `finish` did.
+
+    Attributes:
+        result_id: the stored (or already known) result.
+        change: the status change it caused, if any.
+        messages: how many outbox rows were written.
+        late: the result is of an older step than the run's status and left it alone.
+    """
+
+    result_id: int
+    change: StatusChange | None
+    messages: int
+    late: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """An outbox row in the hands of one sender."""
+
+    outbox_id: int
+    event_id: str
+    channel: str
+    kind: str
+    payload: Mapping[str, Any]  # Any: free JSON
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow:
+    """One checkpoint of a run with its job and result; None where there is none yet.
+
+    `state` is the job's where there is one, else the file's.
+    """
+
+    run: str
+    run_path: str
+    step: int | None
+    path: str
+    also: tuple[str, ...]  # other paths with the same content (best/, final/)
+    fingerprint: str | None
+    profile: str | None
+    state: str
+    reason: str | None
+    grade: str | None
+    mse: float | None
+    cosine: float | None
+    kl: float | None
+    top1_agreement: float | None
+    relative_mse: float | None
+    perplexity_ratio: float | None
+    residual: str | None
+    attempts: int
+    first_seen_at: datetime
+    measured_at: datetime | None
+    duration_seconds: float | None
+    result_id: int | None
+    job_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run with its status and its newest measured checkpoint."""
+
+    run: str
+    path: str
+    status: str | None
+    status_since: datetime | None
+    checkpoints: int
+    done: int
+    open_jobs: int
+    failed: int
+    step: int | None
+    checkpoint_path: str | None
+    state: str | None
+    profile: str | None
+    grade: str | None
+    mse: float | None
+    cosine: float | None
+    measured_at: datetime | None
+    best_mse: float | None
+    best_step: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """A worker process as it last said of itself."""
+
+    worker_id: str
+    host: str
+    pid: int
+    device: str
+    state: str  # starting, idle, busy, stopped, lost
+    job_id: int | None
+    base_model: str | None
+    jobs_done: int
+    started_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job as `nptwatch jobs` shows it."""
+
+    job_id: int
+    run: str
+    step: int | None
+    path: str
+    profile: str
+    state: str
+    reason: str | None
+    attempts: int
+    attempts_by_cause: Mapping[str, int]
+    available_at: datetime
+    worker_id: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRow:
+    """A stored status change."""
+
+    run: str
+    step: int | None
+    path: str
+    old: str | None
+    new: str
+    mse: float | None
+    cosine: float | None
+    at: datetime
