@@ -1,0 +1,247 @@
+"""The base model: loading it, and telling one base from another.
+
+The base is any Llama that transformers loads, from a local folder or the hub. Its weights are never
+changed; NPT rows and standard rows of a sweep share the one copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nptwatch.errors import BaseModelError, DeviceError
+from nptwatch.npt.layout import BaseShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+SAMPLED_BLOCKS = 1024
+SAMPLED_BLOCK_BYTES = 16 * 1024
+HASHED_WHOLE_BYTES = 64 * 1024 * 1024
+
+IDENTITY_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    """A loaded base.
+
+    Attributes:
+        name: as it was asked for: folder or hub name.
+        revision: content identity of weights, config and tokenizer.
+        model: the transformers model, in eval mode, without gradients.
+        tokenizer: its tokenizer.
+    """
+
+    name: str
+    revision: str
+    model: Any  # Any: transformers classes are not typed
+    tokenizer: Any  # Any: transformers classes are not typed
+
+    @property
+    def shape(self) -> BaseShape:
+        """Sizes that a checkpoint must fit."""
+        config = self.model.config
+        return BaseShape(
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.lm_head.weight.device  # type: ignore[no-any-return]  # untyped library
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what the weights are computed."""
+        return self.model.lm_head.weight.dtype  # type: ignore[no-any-return]  # untyped library
+
+    @property
+    def layers(self) -> Any:  # noqa: ANN401 - transformers' ModuleList of decoder layers
+        """The decoder layers, in order."""
+        return self.model.model.layers
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """Return the residual stream before the first layer, (B,T,D)."""
+        return self.model.model.embed_tokens(ids_BT)  # type: ignore[no-any-return]  # untyped library
+
+    def rotary(self, h_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Return rotary cos and sin, each (1,T,head_dim), for positions start .. start+T-1."""
+        positions = torch.arange(start, start + h_BTD.shape[1], device=h_BTD.device)
+        return self.model.model.rotary_emb(h_BTD, position_ids=positions[None])  # type: ignore[no-any-return]  # untyped library
+
+    def norm(self, h: Tensor) -> Tensor:
+        """Apply the last norm, (..., D)."""
+        return self.model.model.norm(h)  # type: ignore[no-any-return]  # untyped library
+
+    def head(self, normed: Tensor) -> Tensor:
+        """Return float32 logits, (..., V), of a normed stream."""
+        return self.model.lm_head(normed).float()  # type: ignore[no-any-return]  # untyped library
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn auto, cpu, cuda or cuda:<n> into a device that exists.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        msg = f"unknown device {name!r}: use auto, cpu, cuda or cuda:<n>"
+        raise DeviceError(msg) from exc
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            msg = f"device {name!r}: this machine has {count} CUDA devices; use --device cpu"
+            raise DeviceError(msg)
+    elif device.type != "cpu":
+        msg = f"device {name!r} is not supported: use auto, cpu, cuda or cuda:<n>"
+        raise DeviceError(msg)
+    return device
+
+
+def load_base(
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: torch.device | None = None,
+    local_files_only: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> BaseModel:
+    """Load a base model and its tokenizer.
+
+    Args:
+        name: folder or hub name.
+        dtype: float32, bfloat16 or float16.
+        device: where to put it; the CPU by default.
+        local_files_only: never ask the hub.
+        progress: told what is being done.
+
+    Raises:
+        BaseModelError: missing, gated, incomplete, or not a Llama.
+    """
+    from transformers import (  # noqa: PLC0415 - seconds of import, only when a base is needed
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+    )
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415 - as above
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    _refuse_missing_folder(name, source)
+    options = {"local_files_only": local_files_only}
+    progress(f"loading base model {name}")
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        _require_llama(name, config)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **options,
+        )
+    except BaseModelError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as exc:
+        raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
+    except Exception as exc:  # noqa: BLE001 - the hub's and safetensors' own trees: one boundary
+        raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
+    _require_complete(name, model, report)
+    model.requires_grad_(requires_grad=False).eval().to(device or torch.device("cpu"))
+    revision = f"{base_revision(source, config)}"
+    return BaseModel(name=name, revision=revision, model=model, tokenizer=tokenizer)
+
+
+def _refuse_missing_folder(name: str, source: str) -> None:
+    """A path that is not there must not be asked of the hub."""
+    looks_local = name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
+    if looks_local and not Path(source).is_dir():
+        msg = (
+            f"base model {name!r}: no such folder. Set base.model (or --model-name) to the folder "
+            "that save_pretrained wrote, or to a hub name"
+        )
+        raise BaseModelError(msg)
+
+
+def _require_llama(name: str, config: Any) -> None:  # noqa: ANN401 - transformers config
+    if config.model_type != "llama":
+        msg = f"base model {name!r} is a {config.model_type!r}; NPTs are made of Llamas"
+        raise BaseModelError(msg)
+
+
+def _require_complete(name: str, model: Any, report: Any) -> None:  # noqa: ANN401 - transformers
+    """transformers fills missing weights with random numbers and goes on: we do not."""
+    missing = set(report["missing_keys"])
+    if model.config.tie_word_embeddings:
+        missing.discard("lm_head.weight")
+    if missing or report["mismatched_keys"]:
+        bad = sorted(missing) + sorted(str(key) for key in report["mismatched_keys"])
+        msg = f"base model {name!r} is incomplete: {len(bad)} weights missing, first {bad[0]!r}"
+        raise BaseModelError(msg)
+
+
+def _why_not(name: str, exc: Exception, *, local_files_only: bool) -> str:
+    """Turn the hub's many errors into what the user can do."""
+    causes = [exc]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and len(causes) < 10:  # noqa: PLR2004
+        causes.append(cause)  # type: ignore[arg-type]  # BaseException in theory
+    kinds = {type(cause).__name__ for cause in causes}
+    text = str(exc).strip().split("\n")[0][:300]
+    if "GatedRepoError" in kinds or "gated repo" in str(exc):
+        fix = "it is gated: accept its licence on the hub and set HF_TOKEN"
+    elif "RepositoryNotFoundError" in kinds:
+        fix = "the hub has no such model (or it is private: set HF_TOKEN)"
+    elif local_files_only or kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled"}:
+        fix = "it is not on this machine, and the hub was not asked or did not answer"
+    elif Path(name).is_dir():
+        fix = "the folder is there but cannot be loaded"
+    else:
+        fix = "it is neither a folder here nor a model that the hub gives"
+    return f"base model {name!r} cannot be loaded: {fix} ({text})"
+
+
+def base_revision(source: str, config: Any) -> str:  # noqa: ANN401 - transformers config
+    """Return the content identity of a base: equal for copies, changed by any retraining.
+
+    Hub models are named by their commit. Of a local folder the small files are hashed whole and the
+    weights by their size and evenly spread samples, so that tens of GB take well under a second.
+    """
+    commit = getattr(config, "_commit_hash", None)
+    folder = Path(source)
+    if commit and not folder.is_dir():
+        return f"hub:{commit[:16]}"
+    digest = hashlib.sha256()
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    for path in [folder / name for name in IDENTITY_FILES] + weights:
+        if not path.is_file():
+            continue
+        digest.update(json.dumps([path.name, path.stat().st_size]).encode())
+        _update_sampled(digest, path)
+    return f"dir:{digest.hexdigest()[:16]}"
+
+
+def _update_sampled(digest: Any, path: Path) -> None:  # noqa: ANN401 - hashlib has no public type
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= HASHED_WHOLE_BYTES:
+            digest.update(file.read())
+            return
+        for block in range(SAMPLED_BLOCKS):
+            file.seek(block * (size - SAMPLED_BLOCK_BYTES) // (SAMPLED_BLOCKS - 1))
+            digest.update(file.read(SAMPLED_BLOCK_BYTES))

@@ -1,0 +1,182 @@
+"""What one layer computes, for a batch whose rows may each take the NPT or the standard path.
+
+Legend: B rows, T tokens, D hidden_size, F intermediate_size, R rank, K components, J = K*R,
+X a projection's input width, Y its output width. Formulas: NPT.md, "What one layer computes".
+
+The K rank-1 components of a projection are kept side by side, so that K matrix products become one.
+Everything here is differentiable: the demo trains through these same functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nptwatch.npt.layout import MATRICES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nptwatch.npt.layout import LayerLayout, Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modulation:
+    """The trained weights of one modulated projection, components side by side.
+
+    Attributes:
+        down_DJ: attention output -> bottleneck.
+        a_JX: bottleneck -> what the projection's input is compared with.
+        b_JY: bottleneck -> what is added to the projection's output.
+        num_ranks: K.
+    """
+
+    down_DJ: Tensor
+    a_JX: Tensor
+    b_JY: Tensor
+    num_ranks: int
+
+    def delta(self, x_BTX: Tensor, attn_BTD: Tensor) -> Tensor:
+        """Return sum_k vb_k * <va_k, x>, shape (B,T,Y).
+
+        Args:
+            x_BTX: the projection's own input.
+            attn_BTD: the layer's attention output.
+        """
+        z_BTJ = attn_BTD @ self.down_DJ
+        # <va_k, x> = <z_k W_a[k], x> = <z_k, x W_a[k]^T>: never builds va_k (B,T,X)
+        match_BTJ = z_BTJ * functional.linear(x_BTX, self.a_JX)
+        inner_BTK1 = match_BTJ.unflatten(-1, (self.num_ranks, -1)).sum(-1, keepdim=True)
+        scaled_BTJ = (z_BTJ.unflatten(-1, (self.num_ranks, -1)) * inner_BTK1).flatten(-2)
+        return scaled_BTJ @ self.b_JY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NptLayer:
+    """One NPT layer's trained weights; `gate` always, `up` for dual, `down` for triple."""
+
+    index: int
+    gate: Modulation
+    up: Modulation | None = None
+    down: Modulation | None = None
+
+
+def stack_layers(
+    layout: Layout, tensors: Mapping[str, Tensor], *, dtype: torch.dtype, device: torch.device
+) -> dict[int, NptLayer]:
+    """Lay a checkpoint's tensors out for computing, by layer index."""
+    return {
+        layer.index: NptLayer(
+            index=layer.index,
+            **{
+                projection: _stack(layer, projection, tensors, dtype, device)
+                for projection in layer.projections
+            },
+        )
+        for layer in layout.layers
+    }
+
+
+def _stack(
+    layer: LayerLayout,
+    projection: str,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Modulation:
+    side_by_side = []
+    for matrix, axis in zip(MATRICES, (1, 0, 0), strict=True):
+        parts = [
+            tensors[layer.name(matrix, projection, component)].to(device=device, dtype=dtype)
+            for component in range(layer.num_ranks)
+        ]
+        side_by_side.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis))
+    down_DJ, a_JX, b_JY = side_by_side
+    return Modulation(down_DJ=down_DJ, a_JX=a_JX, b_JY=b_JY, num_ranks=layer.num_ranks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Which rows of a batch take the NPT path at one layer, and under which residual rule.
+
+    Attributes:
+        active: row numbers on the NPT path, or None for all rows.
+        drop_B11: True where the attention output is left out of the sum, or None for nowhere.
+    """
+
+    active: Tensor | None
+    drop_B11: Tensor | None
+
+
+def layer_forward(
+    layer: Any,  # noqa: ANN401 - a transformers decoder layer; its class has no stable type
+    h_BTD: Tensor,
+    *,
+    position_embeddings: tuple[Tensor, Tensor],
+    npt: NptLayer | None = None,
+    rows: Rows | None = None,
+    cache: Any = None,  # noqa: ANN401 - transformers Cache
+) -> Tensor:
+    """Run one decoder layer: standard path, or NPT path for the rows named.
+
+    Attention is shared by both paths, and so is each product with a base weight, so a weight is
+    read once whatever the mixture. Right-padded rows need no mask: attention is causal.
+
+    Args:
+        h_BTD: the residual stream.
+        npt: the layer's trained weights; None: standard layer.
+        rows: which rows are active; None with `npt`: all of them, residual rule keep.
+
+    Returns:
+        The residual stream after the layer, (B,T,D).
+    """
+    attn_BTD = layer.self_attn(
+        hidden_states=layer.input_layernorm(h_BTD),
+        position_embeddings=position_embeddings,
+        attention_mask=None,
+        past_key_values=cache,
+    )[0]
+    after_BTD = h_BTD + attn_BTD
+    if npt is None:
+        return after_BTD + layer.mlp(layer.post_attention_layernorm(after_BTD))
+    rows = rows or Rows(active=None, drop_B11=None)
+    mlp_BTD = _mlp(layer, npt, rows.active, h_BTD, after_BTD, attn_BTD)
+    if rows.drop_B11 is not None:
+        after_BTD = torch.where(rows.drop_B11, h_BTD, after_BTD)
+    return after_BTD + mlp_BTD
+
+
+def _mlp(
+    layer: Any,  # noqa: ANN401 - a transformers decoder layer
+    npt: NptLayer,
+    active: Tensor | None,
+    h_BTD: Tensor,
+    after_BTD: Tensor,
+    attn_BTD: Tensor,
+) -> Tensor:
+    """SwiGLU with the active rows' projections modulated; active rows see h, the others h + a."""
+    seen_BTD = h_BTD if active is None else after_BTD.index_copy(0, active, h_BTD[active])
+    x_BTD = layer.post_attention_layernorm(seen_BTD)
+    gate_BTF = _modulated(layer.mlp.gate_proj(x_BTD), npt.gate, active, x_BTD, attn_BTD)
+    up_BTF = _modulated(layer.mlp.up_proj(x_BTD), npt.up, active, x_BTD, attn_BTD)
+    s_BTF = layer.mlp.act_fn(gate_BTF) * up_BTF
+    return _modulated(layer.mlp.down_proj(s_BTF), npt.down, active, s_BTF, attn_BTD)
+
+
+def _modulated(
+    out_BTY: Tensor,
+    modulation: Modulation | None,
+    active: Tensor | None,
+    x_BTX: Tensor,
+    attn_BTD: Tensor,
+) -> Tensor:
+    """Add the delta of one projection to the rows that are active."""
+    if modulation is None:
+        return out_BTY
+    if active is None:
+        return out_BTY + modulation.delta(x_BTX, attn_BTD)
+    return out_BTY.index_add(0, active, modulation.delta(x_BTX[active], attn_BTD[active]))
