@@ -1,0 +1,1 @@
+"""What an NPT checkpoint is: names, files, maths."""

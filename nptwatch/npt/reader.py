@@ -1,0 +1,197 @@
+"""Safe reading of a checkpoint's weights. The file is hostile until proved otherwise.
+
+A .pt file is read in this order, each step before the next may allocate: size cap, ZIP directory
+(stored members only, sizes within the file's), CRC of every member, `weights_only` unpickling,
+then for every tensor: dense, on the CPU, of a float type, no more elements than its storage holds.
+Nothing is mapped into memory: a trainer that rewrites a mapped file kills its reader with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+
+from nptwatch.errors import (
+    CheckpointDeletedError,
+    IncompleteCheckpointError,
+    UnsafeCheckpointError,
+)
+from nptwatch.npt.files import check_crc, fingerprint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+MAX_PICKLE_BYTES = 16 * 1024 * 1024
+"""A pickle of names and shapes; 16 MiB holds some 100,000 tensors."""
+
+MAX_TENSORS = 20_000
+
+FLOAT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint's tensors, on the CPU, in the file's own dtypes.
+
+    Attributes:
+        fingerprint: content identity (npt.files.fingerprint).
+    """
+
+    path: Path
+    fingerprint: str
+    size_bytes: int
+    tensors: dict[str, Tensor]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @property
+    def dtypes(self) -> list[str]:
+        """Dtypes in the file, sorted: `float32`, `bfloat16`."""
+        return sorted({str(t.dtype).removeprefix("torch.") for t in self.tensors.values()})
+
+    def first_non_finite(self) -> str | None:
+        """Name the first tensor that holds NaN or infinity."""
+        for name, tensor in self.tensors.items():
+            if not torch.isfinite(tensor).all():
+                return name
+        return None
+
+
+def read_checkpoint(path: Path, *, max_bytes: int) -> Checkpoint:
+    """Read the weights.
+
+    Args:
+        max_bytes: larger files are refused unread.
+
+    Raises:
+        CheckpointDeletedError: the file is gone.
+        IncompleteCheckpointError: not whole, or a CRC does not match.
+        UnsafeCheckpointError: refused: pickled code, compression, sizes that lie, not tensors.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > max_bytes:
+            msg = f"{path}: {size_bytes:,} bytes are more than the cap of {max_bytes:,} bytes"
+            raise UnsafeCheckpointError(msg)
+        identity = fingerprint(path)
+        safe = path.suffix == ".safetensors"
+        tensors = _read_safetensors(path) if safe else _read_torch(path)
+    except FileNotFoundError as exc:
+        msg = f"{path}: deleted"
+        raise CheckpointDeletedError(msg) from exc
+    except OSError as exc:
+        msg = f"{path}: cannot be read: {exc}"
+        raise IncompleteCheckpointError(msg) from exc
+    _check_tensors(path, tensors)
+    return Checkpoint(path=path, fingerprint=identity, size_bytes=size_bytes, tensors=tensors)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_safetensors(path.read_bytes())
+    except SafetensorError as exc:
+        msg = f"{path}: not a whole safetensors file: {exc}"
+        raise IncompleteCheckpointError(msg) from exc
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    _check_archive(path)
+    check_crc(path)
+    try:
+        with path.open("rb") as file:
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+    except pickle.UnpicklingError as exc:
+        msg = f"{path}: refused: the pickle asks for more than tensors ({_first_line(exc)})"
+        raise UnsafeCheckpointError(msg) from exc
+    except (RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as exc:
+        msg = f"{path}: torch cannot read it: {_first_line(exc)}"
+        raise IncompleteCheckpointError(msg) from exc
+    except FileNotFoundError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - hostile pickles raise anything: KeyError, TypeError
+        msg = f"{path}: refused: its pickle is malformed ({type(exc).__name__}: {_first_line(exc)})"
+        raise UnsafeCheckpointError(msg) from exc
+    return _require_tensor_dict(path, loaded)
+
+
+def _first_line(exc: Exception) -> str:
+    """torch's messages run over many lines of advice (among it: to switch the safety off)."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    named = [line for line in lines if "GLOBAL" in line or "Unsupported" in line]
+    return (named or lines or [type(exc).__name__])[0][:200]
+
+
+def _check_archive(path: Path) -> None:
+    """No member may inflate, lie beyond the file, or be an outsize pickle."""
+    size_bytes = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except zipfile.BadZipFile as exc:
+        msg = f"{path}: not a complete ZIP archive: {exc}"
+        raise IncompleteCheckpointError(msg) from exc
+    faults = [
+        f"member {m.filename!r} is compressed"
+        for m in members
+        if m.compress_type != zipfile.ZIP_STORED
+    ]
+    faults += [
+        f"member {m.filename!r} is {m.file_size:,} bytes of pickle"
+        for m in members
+        if m.filename.endswith(".pkl") and m.file_size > MAX_PICKLE_BYTES
+    ]
+    if sum(m.file_size for m in members) > size_bytes:
+        faults.append(f"its members claim more than the file's {size_bytes:,} bytes")
+    if not any(m.filename.endswith("data.pkl") for m in members):
+        faults.append("it is a ZIP archive but not one that torch.save wrote (no data.pkl)")
+    if faults:
+        msg = f"{path}: refused: {'; '.join(faults[:5])}"
+        raise UnsafeCheckpointError(msg)
+
+
+def _require_tensor_dict(path: Path, loaded: object) -> dict[str, Tensor]:
+    if not isinstance(loaded, dict):
+        msg = f"{path}: expected a dict of tensors, found a {type(loaded).__name__}"
+        raise UnsafeCheckpointError(msg)
+    strange = [
+        f"{key!r} ({type(value).__name__})"
+        for key, value in loaded.items()
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor))
+    ]
+    if strange:
+        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""  # noqa: PLR2004 - as cut
+        msg = f"{path}: expected a dict of tensors, found also {', '.join(strange[:5])}{more}"
+        raise UnsafeCheckpointError(msg)
+    return dict(loaded)
+
+
+def _check_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A view may claim 1e12 elements over 4 bytes; the first copy of it would allocate them."""
+    faults = [] if len(tensors) <= MAX_TENSORS else [f"{len(tensors):,} tensors"]
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            faults.append(f"{name!r} is not a dense tensor")
+        elif tensor.device.type != "cpu":
+            faults.append(f"{name!r} has no data (device {tensor.device})")
+        elif tensor.dtype not in FLOAT_TYPES:
+            faults.append(f"{name!r} is {str(tensor.dtype).removeprefix('torch.')}, not a float")
+        elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            faults.append(
+                f"{name!r} claims {tensor.numel():,} elements over "
+                f"{tensor.untyped_storage().nbytes():,} bytes"
+            )
+    if faults:
+        msg = f"{path}: refused: {'; '.join(faults[:10])}"
+        raise UnsafeCheckpointError(msg)
