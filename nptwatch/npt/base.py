@@ -132,12 +132,12 @@ def load_base(
     Raises:
         BaseModelError: missing, gated, incomplete, or not a Llama.
     """
-    from transformers import (  # noqa: PLC0415 - seconds of import, only when a base is needed
+    from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
         AutoTokenizer,
     )
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415 - as above
+    from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -160,7 +160,7 @@ def load_base(
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as exc:
         raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
-    except Exception as exc:  # noqa: BLE001 - the hub's and safetensors' own trees: one boundary
+    except Exception as exc:
         raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
     _require_complete(name, model, report)
     model.requires_grad_(requires_grad=False).eval().to(device or torch.device("cpu"))
@@ -186,7 +186,7 @@ def _require_llama(name: str, config: Any) -> None:  # noqa: ANN401 - transforme
 
 
 def _require_complete(name: str, model: Any, report: Any) -> None:  # noqa: ANN401 - transformers
-    """transformers fills missing weights with random numbers and goes on: we do not."""
+    """Transformers fills missing weights with random numbers and goes on: we do not."""
     missing = set(report["missing_keys"])
     if model.config.tie_word_embeddings:
         missing.discard("lm_head.weight")

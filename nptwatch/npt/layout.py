@@ -3,8 +3,8 @@
 Legend: D hidden_size, F intermediate_size, R bottleneck rank, K rank-1 components (NPT.md).
 
 Nothing is assumed: layers, kind, R and K are read off names and shapes, layer by layer. Every
-expected tensor must be there and none other; all faults are reported in one LayoutError. Which
-residual rule (keep or drop) the weights were trained for is not in them: a layout says nothing of it.
+expected tensor must be there and none other; all faults are reported in one LayoutError. The
+residual rule (keep or drop) that weights were trained for is not in them: a layout does not say it.
 """
 
 from __future__ import annotations
@@ -246,9 +246,7 @@ def _infer_layer(
     if not rank:
         return None, [f"layer {index}: its rank cannot be read off: no tensor is a matrix"]
     num_ranks = numbers[-1] + 1 if numbers else 1
-    layer = LayerLayout(
-        index=index, kind=kind, rank=rank, num_ranks=num_ranks, prefix=prefixes[0]
-    )
+    layer = LayerLayout(index=index, kind=kind, rank=rank, num_ranks=num_ranks, prefix=prefixes[0])
     return layer, []
 
 
@@ -284,7 +282,7 @@ def _compare_base(layout: Layout, indices: list[int], base: BaseShape) -> list[s
         ("intermediate_size (F)", layout.intermediate_size, base.intermediate_size),
     ):
         if ours != theirs:
-            faults.append(f"{name}: the base model has {theirs}, the checkpoint was made for {ours}")
+            faults.append(f"{name}: the base model has {theirs}, the checkpoint expects {ours}")
     faults += [
         f"layer {index}: the base model has layers 0 to {base.num_layers - 1} only"
         for index in indices

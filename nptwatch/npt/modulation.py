@@ -52,7 +52,8 @@ class Modulation:
         match_BTJ = z_BTJ * functional.linear(x_BTX, self.a_JX)
         inner_BTK1 = match_BTJ.unflatten(-1, (self.num_ranks, -1)).sum(-1, keepdim=True)
         scaled_BTJ = (z_BTJ.unflatten(-1, (self.num_ranks, -1)) * inner_BTK1).flatten(-2)
-        return scaled_BTJ @ self.b_JY
+        delta_BTY: Tensor = scaled_BTJ @ self.b_JY
+        return delta_BTY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +141,10 @@ def layer_forward(
         attention_mask=None,
         past_key_values=cache,
     )[0]
-    after_BTD = h_BTD + attn_BTD
+    after_BTD: Tensor = h_BTD + attn_BTD
     if npt is None:
-        return after_BTD + layer.mlp(layer.post_attention_layernorm(after_BTD))
+        mlp_BTD: Tensor = layer.mlp(layer.post_attention_layernorm(after_BTD))
+        return after_BTD + mlp_BTD
     rows = rows or Rows(active=None, drop_B11=None)
     mlp_BTD = _mlp(layer, npt, rows.active, h_BTD, after_BTD, attn_BTD)
     if rows.drop_B11 is not None:

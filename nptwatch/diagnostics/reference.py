@@ -1,0 +1,132 @@
+"""What the base itself says to a probe set: computed once, kept in memory and on disk.
+
+Legend: L layers, N tokens of all prompts together, D hidden_size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nptwatch.errors import BaseModelError
+from nptwatch.npt.modulation import layer_forward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nptwatch.diagnostics.probes import Probes
+    from nptwatch.npt.base import BaseModel
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The base on one probe set, without padding.
+
+    Attributes:
+        streams_LND: the residual stream before each layer.
+        normed_ND: final hidden states, after the last norm.
+        logits_NV: float32.
+    """
+
+    streams_LND: Tensor
+    normed_ND: Tensor
+    logits_NV: Tensor
+
+
+@torch.inference_mode()
+def compute_reference(base: BaseModel, probes: Probes) -> Reference:
+    """Run the base once over all prompts.
+
+    Raises:
+        BaseModelError: the base's own logits hold NaN or infinity.
+    """
+    h_BTD = base.embed(probes.ids_BT.to(base.device))
+    rotary = base.rotary(h_BTD)
+    streams = []
+    for layer in base.layers:
+        streams.append(probes.pack(h_BTD))
+        h_BTD = layer_forward(layer, h_BTD, position_embeddings=rotary)
+    normed_ND = base.norm(probes.pack(h_BTD))
+    logits_NV = base.head(normed_ND)
+    if not torch.isfinite(logits_NV).all():
+        msg = f"base model {base.name!r}: its own logits hold NaN or infinity in {base.dtype}"
+        raise BaseModelError(msg)
+    return Reference(streams_LND=torch.stack(streams), normed_ND=normed_ND, logits_NV=logits_NV)
+
+
+@dataclass(slots=True, kw_only=True)
+class References:
+    """References of one base, by probe set.
+
+    Args:
+        folder: where they are kept between processes; None: in memory only.
+    """
+
+    base: BaseModel
+    folder: Path | None = None
+    computed: int = 0
+    _kept: dict[str, Reference] = field(default_factory=dict)
+
+    def of(self, probes: Probes) -> Reference:
+        """Return the base's answer to a probe set, from memory, disk, or the base itself."""
+        key = self._key(probes)
+        if key not in self._kept:
+            self._kept[key] = self._load(key) or self._compute(key, probes)
+        return self._kept[key]
+
+    def _key(self, probes: Probes) -> str:
+        dtype = str(self.base.dtype).removeprefix("torch.")
+        facts = f"{self.base.revision} {dtype} {self.base.device.type} {probes.key} 1"
+        return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+    def _compute(self, key: str, probes: Probes) -> Reference:
+        reference = compute_reference(self.base, probes)
+        self.computed += 1
+        self._save(key, reference)
+        return reference
+
+    def _load(self, key: str) -> Reference | None:
+        if self.folder is None:
+            return None
+        path = self.folder / f"{key}.safetensors"
+        try:
+            with safe_open(path, framework="pt", device=str(self.base.device)) as file:
+                names = ("streams_LND", "normed_ND", "logits_NV")
+                return Reference(**{name: file.get_tensor(name).clone() for name in names})
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError) as exc:
+            log.warning("reference_unreadable", path=str(path), error=str(exc))
+            return None
+
+    def _save(self, key: str, reference: Reference) -> None:
+        """Write beside and rename, so that no process ever reads half a file."""
+        if self.folder is None:
+            return
+        part = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
+            os.close(handle)
+            tensors = {
+                "streams_LND": reference.streams_LND,
+                "normed_ND": reference.normed_ND,
+                "logits_NV": reference.logits_NV,
+            }
+            save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, part)
+            Path(part).replace(self.folder / f"{key}.safetensors")
+        except (OSError, SafetensorError) as exc:  # a cache: without it all is slower, not wrong
+            log.warning("reference_not_kept", folder=str(self.folder), error=str(exc))
+            if part is not None:
+                Path(part).unlink(missing_ok=True)

@@ -1,0 +1,206 @@
+"""The diagnostics on this worker's device, with a base model that stays loaded between jobs."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+
+from nptwatch.diagnostics.grading import Grade
+from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
+from nptwatch.diagnostics.quick import QuickDiagnostic
+from nptwatch.diagnostics.reference import References
+from nptwatch.diagnostics.report import number, quick_report
+from nptwatch.diagnostics.training_log import loss_finding, trainer_loss
+from nptwatch.errors import BaseModelError, ConfigError, LayoutError, OutOfMemoryError
+from nptwatch.npt.base import BaseModel, load_base, resolve_device
+from nptwatch.store.records import Measured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from nptwatch.diagnostics.report import Report
+    from nptwatch.diagnostics.results import QuickResult
+    from nptwatch.settings import Settings
+    from nptwatch.store.records import Claim
+
+log = structlog.get_logger()
+
+BYTES_PER_GIB = 1024**3
+
+
+@dataclass(slots=True, kw_only=True)
+class _Loaded:
+    """The base in memory and what was computed of it."""
+
+    name: str
+    references: References
+
+
+class GpuDiagnoser:
+    """Implements worker.loop.Diagnoser on a real model.
+
+    Args:
+        settings: base, diagnostic and worker sections are used.
+        clock: gives the time that results are stamped with.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._device = resolve_device(settings.worker.device)
+        self._loaded: _Loaded | None = None
+        torch.set_num_threads(settings.worker.threads or max(1, (os.cpu_count() or 2) // 2))
+
+    @property
+    def device(self) -> str:
+        """Where it measures: cpu or cuda:<n>."""
+        return str(self._device)
+
+    @property
+    def base_model(self) -> str | None:
+        """The base in memory."""
+        return self._loaded.name if self._loaded else None
+
+    def base_revision(self, claim: Claim) -> str:
+        """Return the content identity of the job's base, loading it if it is not the one in memory.
+
+        Raises:
+            BaseModelError: nobody names it, or it cannot be loaded.
+            OutOfMemoryError: it does not fit.
+        """
+        return self._base_for(claim).base.revision
+
+    def measure(self, claim: Claim, path: Path) -> Measured:
+        """Measure a checkpoint as its job asks.
+
+        Raises:
+            CheckpointError: it cannot be read; layout faults come back as grade UNLOADABLE.
+            OutOfMemoryError: the device or the machine is out of memory.
+        """
+        if claim.profile != "quick":
+            msg = f"profile {claim.profile!r} is not known to this version"
+            raise ConfigError(msg)
+        started = time.perf_counter()
+        references = self._base_for(claim)
+        diagnostic = QuickDiagnostic(
+            references=references,
+            residual=self._settings.diagnostic.residual,
+            max_bytes=int(self._settings.diagnostic.max_checkpoint_gib * BYTES_PER_GIB),
+        )
+        with memory_errors(self._device):
+            try:
+                result = diagnostic.measure(path)
+            except LayoutError as exc:
+                return self._unloadable(references.base, str(exc), started)
+        return self._measured(claim, path, references.base, result, started)
+
+    def _base_for(self, claim: Claim) -> References:
+        name = self._settings.base.model or claim.base_model
+        if name is None:
+            msg = (
+                f"{claim.paths[0] if claim.paths else claim.run_path}: nobody names its base "
+                "model; set base.model in the settings"
+            )
+            raise BaseModelError(msg)
+        if self._loaded is None or self._loaded.name != name:
+            self._loaded = None  # never two bases in memory
+            with memory_errors(self._device):
+                self._loaded = self._load(name)
+        return self._loaded.references
+
+    def _load(self, name: str) -> _Loaded:
+        started = time.perf_counter()
+        base = load_base(
+            name,
+            dtype=self._settings.base.dtype,
+            device=self._device,
+            local_files_only=self._settings.base.local_files_only,
+        )
+        seconds = round(time.perf_counter() - started, 2)
+        log.info("base_loaded", base_model=name, revision=base.revision, seconds=seconds)
+        folder = self._settings.state_dir / "cache" / "references"
+        return _Loaded(name=name, references=References(base=base, folder=folder))
+
+    def _unloadable(self, base: BaseModel, error: str, started: float) -> Measured:
+        return Measured(
+            grade=Grade.UNLOADABLE,
+            base_revision=base.revision,
+            diagnostics_version=DIAGNOSTICS_VERSION,
+            error=error,
+            duration_seconds=time.perf_counter() - started,
+            measured_at=self._clock(),
+        )
+
+    def _measured(
+        self, claim: Claim, path: Path, base: BaseModel, result: QuickResult, started: float
+    ) -> Measured:
+        at, seconds = self._clock(), time.perf_counter() - started
+        mean = result.mean
+        return Measured(
+            grade=str(result.grade),
+            base_revision=base.revision,
+            diagnostics_version=DIAGNOSTICS_VERSION,
+            mse=number(mean.mse) if mean else None,
+            cosine=number(mean.cosine) if mean else None,
+            kl=number(mean.kl) if mean else None,
+            top1_agreement=number(mean.top1_agreement) if mean else None,
+            relative_mse=number(mean.relative_mse) if mean else None,
+            perplexity_ratio=number(mean.perplexity_ratio) if mean else None,
+            residual=result.residual,
+            error=result.why or None,
+            duration_seconds=seconds,
+            measured_at=at,
+            details=report_of(result, base, path, claim.step, seconds, at),
+        )
+
+
+def report_of(
+    result: QuickResult,
+    base: BaseModel,
+    path: Path,
+    step: int | None,
+    seconds: float,
+    at: datetime,
+) -> Report:
+    """Build the JSON report of a quick result, the trainer's own loss beside it."""
+    loss = trainer_loss(path, step)
+    more = loss_finding(loss, result.mean.mse) if loss and result.mean else None
+    return quick_report(
+        result,
+        checkpoint=str(path),
+        model_name=base.name,
+        step=step,
+        device=str(base.device),
+        dtype=str(base.dtype).removeprefix("torch."),
+        total_seconds=seconds,
+        at=at,
+        trainer=loss,
+        more_findings=[more] if more else [],
+    )
+
+
+@contextmanager
+def memory_errors(device: torch.device) -> Iterator[None]:
+    """Turn every way of running out of memory into OutOfMemoryError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as exc:
+        torch.cuda.empty_cache()
+        msg = f"out of memory on {device}: {str(exc).splitlines()[0]}"
+        raise OutOfMemoryError(msg) from exc
+    except MemoryError as exc:
+        msg = f"out of memory on {device}"
+        raise OutOfMemoryError(msg) from exc
+    except RuntimeError as exc:
+        if "can't allocate memory" not in str(exc):  # torch's CPU allocator has no class of its own
+            raise
+        msg = f"out of memory on {device}: {str(exc).splitlines()[0]}"
+        raise OutOfMemoryError(msg) from exc
