@@ -92,6 +92,27 @@ def quick_report(
     }
 
 
+def error_report(checkpoint: str, step: int | None, error: Exception, at: datetime) -> Report:
+    """Return the report of a checkpoint that cannot be measured: the same keys, all null."""
+    nothing = dict.fromkeys(("avg_mse", "avg_cosine_similarity"))
+    return {
+        "checkpoint": checkpoint,
+        "step": step,
+        "diagnostic": {"status": "error", "error": str(error), "issues": [str(error)]},
+        "accuracy": {**nothing, "individual_mse": [], "individual_cosine": []},
+        "readiness": asdict(readiness_of(Grade.UNLOADABLE, None, None, str(error))),
+        "progress": {
+            "progress_estimate": None,
+            "remaining_work": None,
+            "current_mse": None,
+            "target_mse": TARGET_MSE,
+        },
+        "grade": str(Grade.UNLOADABLE),
+        "findings": [],
+        "timestamp": at.isoformat(),
+    }
+
+
 def _accuracy(result: QuickResult) -> Report:
     mean = result.mean
     return {

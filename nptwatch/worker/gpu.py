@@ -57,7 +57,6 @@ class GpuDiagnoser:
         self._clock = clock
         self._device = resolve_device(settings.worker.device)
         self._loaded: _Loaded | None = None
-        torch.set_num_threads(settings.worker.threads or max(1, (os.cpu_count() or 2) // 2))
 
     @property
     def device(self) -> str:
@@ -112,22 +111,8 @@ class GpuDiagnoser:
             raise BaseModelError(msg)
         if self._loaded is None or self._loaded.name != name:
             self._loaded = None  # never two bases in memory
-            with memory_errors(self._device):
-                self._loaded = self._load(name)
+            self._loaded = _Loaded(name=name, references=load_references(self._settings, name))
         return self._loaded.references
-
-    def _load(self, name: str) -> _Loaded:
-        started = time.perf_counter()
-        base = load_base(
-            name,
-            dtype=self._settings.base.dtype,
-            device=self._device,
-            local_files_only=self._settings.base.local_files_only,
-        )
-        seconds = round(time.perf_counter() - started, 2)
-        log.info("base_loaded", base_model=name, revision=base.revision, seconds=seconds)
-        folder = self._settings.state_dir / "cache" / "references"
-        return _Loaded(name=name, references=References(base=base, folder=folder))
 
     def _unloadable(self, base: BaseModel, error: str, started: float) -> Measured:
         return Measured(
@@ -160,6 +145,28 @@ class GpuDiagnoser:
             measured_at=at,
             details=report_of(result, base, path, claim.step, seconds, at),
         )
+
+
+def load_references(settings: Settings, name: str) -> References:
+    """Load a base and what is known of it from the state folder's cache.
+
+    Raises:
+        BaseModelError: it cannot be loaded.
+        DeviceError: there is no such device; OutOfMemoryError: it does not fit.
+    """
+    started = time.perf_counter()
+    device = resolve_device(settings.worker.device)
+    torch.set_num_threads(settings.worker.threads or max(1, (os.cpu_count() or 2) // 2))
+    with memory_errors(device):
+        base = load_base(
+            name,
+            dtype=settings.base.dtype,
+            device=device,
+            local_files_only=settings.base.local_files_only,
+        )
+    seconds = round(time.perf_counter() - started, 2)
+    log.info("base_loaded", base_model=name, revision=base.revision, seconds=seconds)
+    return References(base=base, folder=settings.state_dir / "cache" / "references")
 
 
 def report_of(
