@@ -1,0 +1,91 @@
+"""Tiny real Llamas and NPT checkpoints, made from code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from nptwatch.npt.layout import Kind, LayerLayout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+def llama(
+    folder: Path, *, hidden: int = 32, layers: int = 4, seed: int = 0, **more: object
+) -> Path:
+    """Save a random Llama with a small tokenizer; logits have a standard deviation near 2.5."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: n for n, token in enumerate(["<s>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    settings = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": hidden,
+        "intermediate_size": 3 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.1,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "tie_word_embeddings": False,
+        **more,
+    }
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    if not settings["tie_word_embeddings"]:
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2.5 / (0.1 * hidden**0.5))
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def weights(
+    *layers: LayerLayout,
+    hidden: int = 32,
+    intermediate: int = 96,
+    scale: float = 0.3,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Random NPT tensors of the given layout."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=generator) * scale * shape[0] ** -0.5
+        for layer in layers
+        for name, shape in layer.shapes(hidden, intermediate)
+    }
+
+
+def layer(
+    index: int,
+    kind: Kind = Kind.DUAL,
+    *,
+    rank: int = 4,
+    num_ranks: int = 1,
+    prefix: str = "layer_{}_np.",
+) -> LayerLayout:
+    """Return the layout of one layer."""
+    return LayerLayout(
+        index=index, kind=kind, rank=rank, num_ranks=num_ranks, prefix=prefix.format(index)
+    )
+
+
+def save(path: Path, tensors: object) -> Path:
+    """Save as trainers do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(tensors, path)
+    return path
