@@ -1,0 +1,283 @@
+"""Find weights files below the watched roots, and the run that each belongs to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nptwatch.npt.files import step_of_folder
+from nptwatch.store.records import SeenFile
+from nptwatch.watch.globs import PathGlobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nptwatch.settings import WatchSettings
+
+_NEVER_WEIGHTS: Final = frozenset(
+    {"training_state.pt", "multi_layer_state.pt", "optimizer.pt", "scheduler.pt"}
+)
+"""Written beside the weights; never taken for them, whatever the globs say."""
+
+_MUTABLE_FOLDERS: Final = frozenset({"final", "best"})
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """What one walk below a root found.
+
+    Attributes:
+        root: real path.
+        unreachable: why the root could not be listed; None when it was.
+        files: weights files by real path.
+        folders: how many were listed.
+        unlisted: real paths of folders below the root that could not be listed.
+        links: real path to path below the root, of every symlinked folder that was followed.
+        skipped: weights files and folders left out, with the reason.
+    """
+
+    root: str
+    unreachable: str | None = None
+    files: dict[str, SeenFile] = field(default_factory=dict)
+    folders: int = 0
+    unlisted: list[str] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class Finder:
+    """Walks the roots; holds which names are weights and which paths are left out.
+
+    Symlinked folders are followed, after all real ones and never twice, so that `latest ->
+    checkpoint-500` adds nothing and a link cannot make a loop. A file's identity is its real path.
+    """
+
+    def __init__(self, settings: WatchSettings) -> None:
+        self._settings = settings
+        self._include = PathGlobs(settings.include)
+        self._exclude = PathGlobs(settings.exclude)
+        self._links: dict[str, str] = {}
+
+    def roots(self) -> tuple[str, ...]:
+        """Real paths of the roots, in the order of the settings, each once."""
+        return tuple(dict.fromkeys(os.path.realpath(root) for root in self._settings.roots))
+
+    def sweep(self) -> list[Sweep]:
+        """Walk all roots; a folder or file that two of them reach belongs to the first."""
+        visited: set[tuple[int, int]] = set()
+        claimed: set[str] = set()
+        sweeps = []
+        for root in self.roots():
+            sweep = Sweep(root=root, unreachable=unreachable(root))
+            if sweep.unreachable is None:
+                self._walk(sweep, visited)
+            for path in claimed & sweep.files.keys():
+                del sweep.files[path]
+            claimed |= sweep.files.keys()
+            sweeps.append(sweep)
+        self._links = {real: path for sweep in sweeps for real, path in sweep.links.items()}
+        return sweeps
+
+    def look_in(self, folder: str, *, deep: bool) -> dict[str, SeenFile]:
+        """List one folder that an event named.
+
+        Args:
+            folder: real path, at or below a root or a followed link.
+            deep: also everything below it.
+        """
+        place = self._place(folder)
+        if place is None:
+            return {}
+        root, logical = place
+        relative = os.path.relpath(logical, root)
+        if relative != "." and not self._is_open(relative):
+            return {}
+        sweep = Sweep(root=root)
+        self._walk(sweep, set(), start=logical, deep=deep)
+        return sweep.files
+
+    def is_of_interest(self, name: str) -> bool:
+        """Say whether an event on a file of this name can make a checkpoint whole."""
+        return self.is_weights(name) or name in self._settings.markers or name == "config.json"
+
+    def is_weights(self, name: str) -> bool:
+        """Say whether a file of this name holds a checkpoint's weights."""
+        if name in _NEVER_WEIGHTS or name in self._settings.markers or is_temporary(name):
+            return False
+        return any(fnmatchcase(name, pattern) for pattern in self._settings.weights)
+
+    def _place(self, folder: str) -> tuple[str, str] | None:
+        """Root and path below it (as walked) of a real folder."""
+        for root in self.roots():
+            if _is_below(folder, root):
+                return root, folder
+        for real, logical in self._links.items():
+            if _is_below(folder, real):
+                path = logical + folder.removeprefix(real)
+                above = [root for root in self.roots() if _is_below(path, root)]
+                return (above[0], path) if above else None
+        return None
+
+    def _is_open(self, relative: str) -> bool:
+        return not self._exclude.match(relative) and not any(map(is_temporary, relative.split("/")))
+
+    def _walk(
+        self,
+        sweep: Sweep,
+        visited: set[tuple[int, int]],
+        *,
+        start: str | None = None,
+        deep: bool = True,
+    ) -> None:
+        folders = [start or sweep.root]
+        linked_folders: list[str] = []
+        linked_files: list[str] = []
+        while folders or linked_folders:
+            if folders:
+                folder = folders.pop()
+            else:
+                folder = linked_folders.pop()
+                sweep.links[os.path.realpath(folder)] = folder
+            for entry in self._entries(sweep, folder, visited):
+                is_folder = _is_folder(entry)
+                if not self._wanted(sweep, entry, is_folder=is_folder):
+                    continue
+                if is_folder:
+                    if deep:
+                        (linked_folders if entry.is_symlink() else folders).append(entry.path)
+                elif entry.is_symlink():
+                    linked_files.append(entry.path)
+                else:
+                    _add(sweep, entry.path)
+        for path in linked_files:
+            _add(sweep, path)
+
+    def _entries(
+        self, sweep: Sweep, folder: str, visited: set[tuple[int, int]]
+    ) -> Iterator[os.DirEntry[str]]:
+        """List a folder, once however often it is reached."""
+        try:
+            found = os.stat(folder)
+            if (found.st_dev, found.st_ino) in visited:
+                sweep.links.pop(os.path.realpath(folder), None)
+                return
+            visited.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as listing:
+                yield from listing
+            sweep.folders += 1
+        except OSError as exc:
+            if exc.errno not in _GONE:  # not gone, but not to be listed now: its files stay known
+                sweep.unlisted.append(os.path.realpath(folder))
+                sweep.skipped[folder] = f"cannot be listed: {exc.strerror}"
+
+    def _wanted(self, sweep: Sweep, entry: os.DirEntry[str], *, is_folder: bool) -> bool:
+        if not is_folder and not self.is_weights(entry.name):
+            return False
+        relative = os.path.relpath(entry.path, sweep.root)
+        if is_temporary(entry.name):
+            sweep.skipped[entry.path] = "hidden or temporary name"
+        elif self._exclude.match(relative):
+            sweep.skipped[entry.path] = "excluded by watch.exclude"
+        elif not is_folder and not self._include.match(relative):
+            sweep.skipped[entry.path] = "not included by watch.include"
+        else:
+            return True
+        return False
+
+
+def is_temporary(name: str) -> bool:
+    """Say whether a file or folder of this name is hidden or being put together."""
+    return name.startswith(".") or name.endswith(".tmp")
+
+
+def unreachable(root: str) -> str | None:
+    """Why a root cannot be listed; an empty one counts, as a share that is not mounted is empty."""
+    try:
+        with os.scandir(root) as listing:
+            return None if any(True for _ in listing) else "it is empty"
+    except OSError as exc:
+        return exc.strerror or str(exc)
+
+
+def is_gone(path: str) -> bool:
+    """Say whether a path is really absent, rather than not to be reached at the moment."""
+    try:
+        os.stat(path)
+    except OSError as exc:
+        return exc.errno in _GONE
+    return False
+
+
+def seen_again(file: SeenFile) -> tuple[SeenFile, os.stat_result]:
+    """Look at a file again.
+
+    Raises:
+        OSError: it cannot be reached.
+    """
+    found = os.stat(file.path)
+    again = replace(
+        file,
+        signature=_signature(found),
+        mtime_ns=found.st_mtime_ns,
+        size_bytes=found.st_size,
+    )
+    return again, found
+
+
+def run_of(path: str) -> str:
+    """Directory of the run that a weights file belongs to.
+
+    `<run>/checkpoints/<name>/file`, `<run>/checkpoint-<n>/file`, `<run>/final/file` and
+    `<run>/file` are of `<run>`.
+    """
+    folder = Path(path).parent
+    if folder.parent.name == "checkpoints":
+        return str(folder.parent.parent)
+    if step_of_folder(Path(path)) is not None or folder.name in _MUTABLE_FOLDERS:
+        folder = folder.parent
+    return str(folder.parent if folder.name == "checkpoints" else folder)
+
+
+def _signature(found: os.stat_result) -> str:
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
+
+
+def _add(sweep: Sweep, path: str) -> None:
+    """Record a weights file under its real path, its run by where it was found."""
+    real = os.path.realpath(path)
+    if real in sweep.files:
+        return
+    try:
+        found = os.stat(real)
+    except OSError:  # deleted since it was listed, or a link to nowhere
+        return
+    if not stat.S_ISREG(found.st_mode):
+        return
+    run = run_of(path)
+    below = os.path.relpath(run, sweep.root)
+    sweep.files[real] = SeenFile(
+        run_path=os.path.realpath(run),
+        run_name=Path(run).name if below == "." or below.startswith("..") else below,
+        root=sweep.root,
+        path=real,
+        signature=_signature(found),
+        mtime_ns=found.st_mtime_ns,
+        size_bytes=found.st_size,
+    )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

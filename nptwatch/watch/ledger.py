@@ -1,0 +1,116 @@
+"""The tracked files, when each is due for its next look, and what the database knew at start."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nptwatch.npt.files import step_of_folder
+from nptwatch.store.records import FileState
+from nptwatch.watch.readiness import Track
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nptwatch.store.records import KnownFile, SeenFile
+
+
+class Ledger:
+    """Tracks by path, with their deadlines in a heap (entries outdated by a new one are skipped)."""
+
+    def __init__(self) -> None:
+        self.tracks: dict[str, Track] = {}
+        self._known: dict[str, KnownFile] = {}
+        self._known_roots: dict[str, str] = {}
+        self._deadlines: list[tuple[float, int, str]] = []
+        self._order = itertools.count()
+        self._newest_whole: dict[str, int] = {}
+
+    def remember(self, root: str, known: Iterable[KnownFile]) -> None:
+        """Take over what the database knows below a root, of files not looked at yet."""
+        for file in known:
+            self._known[file.path] = file
+            self._known_roots[file.path] = root
+
+    def root_of(self, path: str) -> str | None:
+        """Return the root that a tracked or known path belongs to."""
+        track = self.tracks.get(path)
+        return track.file.root if track is not None else self._known_roots.get(path)
+
+    def saw(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
+        """Take a sighting.
+
+        Args:
+            now: monotonic seconds.
+            heard: an event led to it, not a scan.
+
+        Returns:
+            The track, where the file is new or has changed; None where nothing is to be done.
+        """
+        track = self.tracks.get(file.path)
+        if track is None:
+            return self._begin(file, now=now, heard=heard)
+        track.heard = track.heard or heard
+        if track.file.signature == file.signature:
+            if heard and track.state is FileState.SETTLING:
+                self.schedule(track, now)
+            return None
+        if track.state is not FileState.SETTLING:
+            track.state, track.heard = FileState.SETTLING, heard
+        self.schedule(track, now)
+        return track
+
+    def schedule(self, track: Track, due: float | None) -> None:
+        """Set when a file is looked at next; None: when it changes."""
+        track.due = due
+        if due is not None:
+            heapq.heappush(self._deadlines, (due, next(self._order), track.file.path))
+
+    def next_due(self) -> Track | None:
+        """Return the open file whose look is due first."""
+        while self._deadlines:
+            due, _, path = self._deadlines[0]
+            track = self.tracks.get(path)
+            if track is not None and track.due == due:
+                return track
+            heapq.heappop(self._deadlines)
+        return None
+
+    def became_whole(self, track: Track) -> None:
+        """Note the step of a whole file for its run."""
+        step = step_of_folder(Path(track.file.path))
+        run = track.file.run_path
+        if step is not None:
+            self._newest_whole[run] = max(step, self._newest_whole.get(run, step))
+
+    def newest_step(self, run_path: str) -> int | None:
+        """Return the highest numbered step of a run that is whole."""
+        return self._newest_whole.get(run_path)
+
+    def forget(self, path: str) -> None:
+        """Drop a file that is gone."""
+        self.tracks.pop(path, None)
+        self._known.pop(path, None)
+        self._known_roots.pop(path, None)
+
+    def paths(self) -> set[str]:
+        """Return every path that is tracked or known to the database."""
+        return self.tracks.keys() | self._known.keys()
+
+    def _begin(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
+        track = Track(file=file, heard=heard)
+        self.tracks[file.path] = track
+        known = self._known.pop(file.path, None)
+        self._known_roots.pop(file.path, None)
+        if known is not None:
+            track.noted = (known.state, known.reason or "")
+            settled = known.state is not FileState.SETTLING and known.signature == file.signature
+            if settled:  # it has not changed since: it is not even opened
+                track.state, track.fingerprint = known.state, known.fingerprint
+                if known.state is FileState.WHOLE:
+                    self.became_whole(track)
+                return track
+        self.schedule(track, now)
+        return track

@@ -1,0 +1,120 @@
+"""Tells the database what became of each file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from nptwatch.npt.files import base_model_of, step_of
+from nptwatch.store.records import Admission, FileState, WholeFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from nptwatch.store.catalog import Catalog
+    from nptwatch.store.records import KnownFile, Request, SeenFile
+    from nptwatch.watch.readiness import Decision, Track
+
+log = structlog.get_logger(__name__)
+
+
+class Registrar:
+    """Writes notes, admissions and deletions; every method may raise DatabaseError.
+
+    Args:
+        name_seconds: for how long a checkpoint whose base nobody names is asked for it again.
+        on_queued: called after a job was queued.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        request: Request,
+        name_seconds: float,
+        on_queued: Callable[[], None],
+    ) -> None:
+        self._catalog = catalog
+        self._request = request
+        self._name_seconds = name_seconds
+        self._on_queued = on_queued
+        self._nameless: dict[str, float] = {}
+        self._again: deque[Track] = deque()
+        self.counts: Counter[str] = Counter()
+
+    def known_files(self, root: str) -> dict[str, KnownFile]:
+        """Return what the database knows below a root, by path."""
+        return dict(self._catalog.known_files(root))
+
+    def note(self, track: Track, decision: Decision) -> None:
+        """Store a state other than whole, unless only a number in its reason is new."""
+        noted = (decision.state, decision.reason)
+        if track.noted is not None and _without_numbers(track.noted) == _without_numbers(noted):
+            return
+        self._catalog.note(track.file, decision.state, decision.reason)
+        track.noted = noted
+        tell = log.debug if decision.state is FileState.SETTLING else log.warning
+        tell(f"checkpoint_{decision.state}", path=track.file.path, reason=decision.reason)
+
+    def admit(self, track: Track, fingerprint: str) -> None:
+        """Store a whole file and queue its job where it has none."""
+        file = track.file
+        path = Path(file.path)
+        step, base_model = step_of(path), base_model_of(path, Path(file.run_path))
+        whole = WholeFile(file=file, fingerprint=fingerprint, step=step, base_model=base_model)
+        admission = self._catalog.admit(whole, self._request)
+        track.noted = (FileState.WHOLE, "")
+        self.counts[admission] += 1
+        self._remember_nameless(file, base_model)
+        tell = log.debug if admission is Admission.KNOWN else log.info
+        tell(f"checkpoint_{admission}", run=file.run_name, step=step, path=file.path)
+        if admission is Admission.QUEUED:
+            self._on_queued()
+
+    def gone(self, paths: Collection[str]) -> None:
+        """Store that files were deleted."""
+        closed = self._catalog.gone(paths)
+        self.counts["gone"] += len(paths)
+        log.info("checkpoints_deleted", files=len(paths), jobs_closed=closed, first=min(paths))
+
+    def confirm_later(self, track: Track) -> None:
+        """Have a file that is known as whole admitted again: the request may be another now."""
+        self._again.append(track)
+
+    @property
+    def has_more(self) -> bool:
+        """Say whether `confirm_next` has something to do."""
+        return bool(self._again)
+
+    def confirm_next(self) -> None:
+        """Admit the next of the files to confirm."""
+        track = self._again[0]
+        if track.state is FileState.WHOLE and track.fingerprint is not None:
+            self.admit(track, track.fingerprint)
+        self._again.popleft()
+
+    def retry_nameless(self, tracks: dict[str, Track]) -> None:
+        """Confirm checkpoints whose base is named by now: trainers write config.json last."""
+        now = time.monotonic()
+        for path, until in list(self._nameless.items()):
+            track = tracks.get(path)
+            if track is None or now > until:
+                del self._nameless[path]
+            elif base_model_of(Path(path), Path(track.file.run_path)) is not None:
+                self.confirm_later(track)
+
+    def _remember_nameless(self, file: SeenFile, base_model: str | None) -> None:
+        if base_model is None:
+            self._nameless.setdefault(file.path, time.monotonic() + self._name_seconds)
+        else:
+            self._nameless.pop(file.path, None)
+
+
+def _without_numbers(noted: tuple[FileState, str]) -> tuple[FileState, str]:
+    """Sizes and ages in a reason change at every look; they are not worth a write each."""
+    state, reason = noted
+    return state, "".join(c for c in reason if not c.isdigit())

@@ -1,0 +1,325 @@
+"""The watcher: sees files, waits until they are whole, admits them to the catalog.
+
+Scans are the truth and events only wake it. Nothing is remembered as done before the database
+has it, so that a lost database is retried and nothing is forgotten.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from nptwatch.errors import CheckpointDeletedError, DatabaseError
+from nptwatch.store.records import Admission, FileState
+from nptwatch.watch.discovery import Finder, is_gone, unreachable
+from nptwatch.watch.ledger import Ledger
+from nptwatch.watch.mailbox import Mailbox
+from nptwatch.watch.observer import make_observer
+from nptwatch.watch.readiness import decide, look_at, patience_of
+from nptwatch.watch.registrar import Registrar
+from nptwatch.watch.survey import Action, Verdict, survey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nptwatch.settings import WatchSettings
+    from nptwatch.store.catalog import Catalog
+    from nptwatch.store.records import Request, SeenFile
+    from nptwatch.watch.discovery import Sweep
+    from nptwatch.watch.readiness import Decision, Look, Track
+
+__all__ = ["Action", "ScanReport", "Verdict", "Watcher", "survey"]
+
+_SLICE_SECONDS: Final = 0.25
+"""Longest sleep, and longest work, before the stop event is looked at."""
+_SECOND_LOOK_SECONDS: Final = 1.0
+"""A new folder is listed again after so long: events race with watches being added to it."""
+_LATE_EVENT_SECONDS: Final = 2.0
+"""An event that has not come so long after a change is missing."""
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanReport:
+    """What `scan_once` did, in numbers of files; `waiting` are left for the next scan."""
+
+    queued: int
+    twins: int
+    known: int
+    waiting: int
+    unloadable: int
+    abandoned: int
+    gone: int
+    unreachable_roots: tuple[str, ...]
+
+
+def _nothing() -> None:
+    return None
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Watcher:
+    """Watches the roots and keeps the catalog true to them.
+
+    Args:
+        catalog: where files and jobs are kept.
+        request: what is to be measured of each checkpoint.
+        canary_dir: folder of nptwatch's own; nothing is ever written below the roots.
+        on_queued: called after a job was queued.
+        clock: wall-clock time.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        request: Request,
+        settings: WatchSettings,
+        canary_dir: Path,
+        on_queued: Callable[[], None] = _nothing,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._patience = patience_of(settings)
+        self._registrar = Registrar(
+            catalog=catalog,
+            request=request,
+            name_seconds=settings.unloadable_after_seconds,
+            on_queued=on_queued,
+        )
+        self._finder = Finder(settings)
+        self._mailbox = Mailbox()
+        self._observer = make_observer(
+            settings.observer,
+            mailbox=self._mailbox,
+            canary_dir=canary_dir,
+            is_of_interest=self._finder.is_of_interest,
+        )
+        self._ledger = Ledger()
+        self._restored: set[str] = set()
+        self._gone: set[str] = set()
+        self._second_looks: dict[str, float] = {}
+        self._watched: tuple[str, ...] = ()
+        self._unreachable: dict[str, str] = {}
+        self._next_scan = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch until `stop` is set. A lost database is retried; a wrong schema is raised."""
+        pause_seconds = _FIRST_PAUSE_SECONDS
+        self._watched = self._finder.roots()
+        self._observer.start(self._watched)
+        log.info("watcher_started", roots=self._watched, observer=self._settings.observer)
+        try:
+            while not stop.is_set():
+                try:
+                    self._turn(stop)
+                except DatabaseError as exc:
+                    if not exc.retryable:
+                        raise
+                    log.warning("database_unavailable", error=str(exc), retry_in=pause_seconds)
+                    stop.wait(pause_seconds)
+                    pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+                else:
+                    pause_seconds = _FIRST_PAUSE_SECONDS
+                    self._mailbox.wait(self._sleep_seconds())
+        finally:
+            self._observer.stop()
+            log.info("watcher_stopped")
+
+    def rescan(self) -> None:
+        """Have everything read again soon; may be called from any thread."""
+        self._mailbox.ask_rescan()
+
+    def scan_once(self) -> ScanReport:
+        """Look at everything twice, `settle_seconds` apart; admit what is whole."""
+        counts = self._registrar.counts
+        counts.clear()
+        self._restore()
+        self._scan()
+        for seconds in (0.0, self._patience.settle_seconds):
+            threading.Event().wait(seconds)
+            for track in self._open_tracks():
+                self._look(track)
+        self._flush_gone()
+        while self._registrar.has_more:
+            self._registrar.confirm_next()
+        states = Counter(track.state for track in self._ledger.tracks.values())
+        return ScanReport(
+            queued=counts[Admission.QUEUED],
+            twins=counts[Admission.TWIN],
+            known=counts[Admission.KNOWN],
+            waiting=states[FileState.SETTLING],
+            unloadable=states[FileState.UNLOADABLE],
+            abandoned=states[FileState.ABANDONED],
+            gone=counts["gone"],
+            unreachable_roots=tuple(self._unreachable),
+        )
+
+    # -- one turn of the loop ------------------------------------------------------------------
+
+    def _turn(self, stop: threading.Event) -> None:
+        self._restore()
+        self._take_hints()
+        if time.monotonic() >= self._next_scan:
+            self._scan()
+            self._observer.send_canary()
+        self._flush_gone()
+        self._work(stop)
+        self._observer.check(self._watched)
+
+    def _sleep_seconds(self) -> float:
+        now = time.monotonic()
+        track = self._ledger.next_due()
+        deadlines = [now + _SLICE_SECONDS, self._next_scan, *self._second_looks.values()]
+        if track is not None and track.due is not None:
+            deadlines.append(track.due)
+        return 0.0 if self._registrar.has_more else max(0.0, min(deadlines) - now)
+
+    def _work(self, stop: threading.Event) -> None:
+        """Look at what is due, for one slice of time; then confirm what was known at start."""
+        until = time.monotonic() + _SLICE_SECONDS
+        while (now := time.monotonic()) < until and not stop.is_set():
+            track = self._ledger.next_due()
+            if track is not None and track.due is not None and track.due <= now:
+                self._look(track)
+            elif self._registrar.has_more:
+                self._registrar.confirm_next()
+            else:
+                return
+
+    def _take_hints(self) -> None:
+        now = time.monotonic()
+        hints = self._mailbox.take()
+        if hints.rescan:
+            self._next_scan = now
+        again = {folder: True for folder, due in self._second_looks.items() if due <= now}
+        for folder in again:
+            del self._second_looks[folder]
+        for folder, deep in (again | hints.folders).items():
+            if deep and folder not in again:
+                self._second_looks[folder] = now + _SECOND_LOOK_SECONDS
+            self._look_in(folder, deep=deep)
+
+    def _look_in(self, folder: str, *, deep: bool) -> None:
+        found = self._finder.look_in(folder, deep=deep)
+        for file in found.values():
+            self._saw(file, heard=True)
+        prefix = folder.rstrip("/") + "/"
+        for path in [p for p in self._ledger.tracks if p.startswith(prefix) and p not in found]:
+            self._missed(path)
+
+    # -- scanning ------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Load what the database knows of each root, once."""
+        for root in self._finder.roots():
+            if root not in self._restored:
+                self._ledger.remember(root, self._registrar.known_files(root).values())
+                self._restored.add(root)
+
+    def _scan(self) -> None:
+        sweeps = self._finder.sweep()
+        seen: set[str] = set()
+        for sweep in sweeps:
+            self._log_reachability(sweep)
+            seen |= sweep.files.keys()
+            newest_first = sorted(sweep.files.values(), key=lambda f: f.mtime_ns, reverse=True)
+            for file in newest_first:
+                self._saw(file, heard=False)
+        for path in self._ledger.paths() - seen:
+            self._missed(path)
+        links = (real for sweep in sweeps for real in sweep.links)
+        self._watched = tuple(dict.fromkeys([*self._finder.roots(), *links]))
+        self._registrar.retry_nameless(self._ledger.tracks)
+        self._next_scan = time.monotonic() + self._settings.rescan_seconds
+        log.debug("scan_finished", files=len(seen), folders=sum(s.folders for s in sweeps))
+
+    def _log_reachability(self, sweep: Sweep) -> None:
+        if sweep.unreachable is None:
+            if self._unreachable.pop(sweep.root, None) is not None:
+                log.info("root_reachable", root=sweep.root)
+        elif sweep.root not in self._unreachable:
+            self._unreachable[sweep.root] = sweep.unreachable
+            log.warning("root_unreachable", root=sweep.root, reason=sweep.unreachable)
+        for folder in sweep.unlisted:
+            log.debug("folder_not_listed", folder=folder)
+
+    def _saw(self, file: SeenFile, *, heard: bool) -> None:
+        self._gone.discard(file.path)
+        track = self._ledger.saw(file, now=time.monotonic(), heard=heard)
+        if track is not None and track.state is FileState.WHOLE:
+            self._registrar.confirm_later(track)
+
+    def _missed(self, path: str) -> None:
+        """Call a file deleted only if it is: not when its root is away, or it is now left out."""
+        root = self._ledger.root_of(path)
+        if is_gone(path) and root is not None and unreachable(root) is None:
+            self._gone.add(path)
+
+    def _flush_gone(self) -> None:
+        if not self._gone:
+            return
+        paths = sorted(self._gone)
+        self._registrar.gone(paths)
+        for path in paths:
+            self._ledger.forget(path)
+        self._gone.clear()
+
+    # -- one file ------------------------------------------------------------------------------
+
+    def _open_tracks(self) -> list[Track]:
+        tracks = [t for t in self._ledger.tracks.values() if t.state is FileState.SETTLING]
+        return sorted(tracks, key=lambda t: t.file.mtime_ns, reverse=True)
+
+    def _look(self, track: Track) -> None:
+        now = time.monotonic()
+        try:
+            look = look_at(
+                track.file, self._settings.markers, at=now, wall=self._clock().timestamp()
+            )
+        except CheckpointDeletedError:
+            self._ledger.schedule(track, now + self._settings.rescan_seconds)
+            self._missed(track.file.path)
+            self._flush_gone()
+            return
+        same_seconds = track.take(look)
+        newest = self._ledger.newest_step(look.file.run_path)
+        decision = decide(look, same_seconds, newest, self._patience)
+        self._record(track, look, decision)
+        track.state = decision.state
+        recheck = decision.recheck_seconds
+        self._ledger.schedule(track, None if recheck is None else now + recheck)
+
+    def _record(self, track: Track, look: Look, decision: Decision) -> None:
+        """Tell the database; on failure the look stays due and is repeated."""
+        if decision.state is FileState.WHOLE and look.fingerprint is not None:
+            if decision.reason:
+                log.warning("marker_ignored", path=look.file.path, reason=decision.reason)
+            self._registrar.admit(track, look.fingerprint)
+            self._ledger.became_whole(track)
+            self._doubt_observer(track, look)
+        elif look.fault is not None:  # else complete, to be looked at once more: not worth a row
+            self._registrar.note(track, decision)
+
+    def _doubt_observer(self, track: Track, look: Look) -> None:
+        """Where a checkpoint came without any event, the observer may be deaf."""
+        since = self._observer.heard_since()
+        if since is None or track.heard or look.age_seconds < _LATE_EVENT_SECONDS:
+            return
+        changed_at = self._clock().timestamp() - look.age_seconds
+        if changed_at > since + _LATE_EVENT_SECONDS:
+            self._observer.suspect(f"no event came for {look.file.path}")
