@@ -1,0 +1,394 @@
+"""The watcher on real files that a real process writes, with and without events."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import watching as w
+from watching import Spy, archive, checkpoint, settings, until, watching, writing
+
+from nptwatch.errors import DatabaseError, SchemaError
+from nptwatch.store.records import Admission, FileState, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=["inotify", "none", "polling"])
+def observer(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Settings for each kind of wake-up; without events the scans must do."""
+    return {"observer": request.param, "rescan_seconds": 0.3 if request.param == "none" else 60.0}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An experiments folder that is never empty."""
+    folder = tmp_path / "experiments"
+    (folder / "notes").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """nptwatch's own folder."""
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def catalog() -> Iterator[Spy]:
+    """A catalog that remembers what it was told."""
+    yield Spy(w.MemoryCatalog())
+
+
+def test_new_checkpoint_is_queued_soon_after_it_settled(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """A file that becomes whole is queued within settle_seconds and one second, with its facts."""
+    with watching(catalog, settings(root, **observer), state):
+        time.sleep(0.5)  # the watcher is up: what comes now comes while it watches
+        weights = checkpoint(root / "deep/run1", "checkpoint-500")
+        took = until(catalog.queued)
+    whole, admission = catalog.admitted[0]
+    slack = 1.0 if observer["observer"] != "polling" else 2.0
+    assert 0.2 <= took < 0.2 + slack
+    assert admission is Admission.QUEUED
+    assert (whole.file.path, whole.step, whole.base_model) == (str(weights), 500, "base")
+    assert whole.file.run_name == "deep/run1"
+    assert whole.file.run_path == str(root / "deep/run1")
+
+
+def test_stalled_writer_is_waited_for(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """A writer stopped mid-save holds its checkpoint back; when it goes on, it is queued once."""
+    target = root / "run/checkpoints/checkpoint-1/npt_weights.pt"
+    with (
+        watching(catalog, settings(root, **observer), state),
+        writing(archive("a"), target) as writer,
+    ):
+        writer.process.send_signal(signal.SIGSTOP)
+        until(lambda: catalog.notes)
+        time.sleep(1.0)  # five times as long as a whole file takes
+        assert catalog.admitted == []
+        assert catalog.notes[0][:2] == (str(target), FileState.SETTLING)
+        assert "half-written" in catalog.notes[0][2]
+        writer.process.send_signal(signal.SIGCONT)
+        writer.finish()
+        until(catalog.queued)
+    assert catalog.queued() == [str(target)]
+
+
+def test_killed_writer_is_abandoned_when_its_run_goes_on(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """A half file stays settling until a newer step is whole; a later rewrite brings it back."""
+    target = root / "run/checkpoints/checkpoint-1/npt_weights.pt"
+    with watching(catalog, settings(root, **observer), state):
+        with writing(archive("a"), target) as writer:
+            writer.process.kill()
+        until(lambda: catalog.notes)
+        time.sleep(2.5)
+        assert {s for _, s, _ in catalog.notes} == {FileState.SETTLING}
+        newer = checkpoint(root / "run", "checkpoint-2")
+        until(lambda: catalog.notes[-1][1] is FileState.ABANDONED)
+        assert "step 2 is whole" in catalog.notes[-1][2]
+        target.write_bytes(archive("b"))
+        until(lambda: len(catalog.queued()) == 2)
+    assert catalog.queued() == [str(newer), str(target)]
+
+
+def test_partial_file_becomes_unloadable_and_comes_back(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """Unchanged for long and not whole: unloadable with the reason, until the file changes."""
+    target = root / "run/checkpoints/checkpoint-1/npt_weights.pt"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"")
+    config = settings(root, unloadable_after_seconds=1.0, **observer)
+    with watching(catalog, config, state):
+        until(lambda: any(s is FileState.UNLOADABLE for _, s, _ in catalog.notes))
+        assert "zero bytes" in catalog.notes[-1][2]
+        target.write_bytes(archive("a"))
+        until(catalog.queued)
+    assert catalog.state_of(target) is FileState.WHOLE
+
+
+def test_overwrite_in_place_waits_for_the_new_marker(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """While weights are newer than the training state beside them nothing is admitted."""
+    weights = checkpoint(root / "run", "best", seed="old")
+    marker = weights.with_name("training_state.pt")
+    with watching(catalog, settings(root, **observer), state):
+        until(catalog.queued)
+        time.sleep(0.05)
+        with writing(archive("new"), weights) as writer:
+            writer.finish()
+        time.sleep(1.0)
+        assert len(catalog.admitted) == 1
+        shutil.copyfile(w.GOLDEN_RUN / "checkpoints/checkpoint-400/training_state.pt", marker)
+        until(lambda: len(catalog.queued()) == 2)
+    first, second = (whole for whole, _ in catalog.admitted)
+    assert first.fingerprint != second.fingerprint
+    assert (first.step, second.step) == (300, 400)
+
+
+def test_marker_that_stays_behind_hides_nothing_for_ever(
+    catalog: Spy, root: Path, state: Path
+) -> None:
+    """A complete file whose marker is older is taken once it is old itself."""
+    weights = checkpoint(root / "run", "checkpoint-1")
+    os.utime(weights.with_name("training_state.pt"), (1, 1))
+    config = settings(root, unloadable_after_seconds=1.2, observer="none")
+    with watching(catalog, config, state):
+        took = until(catalog.queued)
+    assert took > 0.9
+    assert catalog.notes[0][2] == "training_state.pt beside it is older"
+
+
+def test_unnumbered_checkpoint_waits_for_the_state_that_gives_its_step(
+    catalog: Spy, root: Path, state: Path
+) -> None:
+    """`best/` is not admitted with an unknown step while its training state is being written."""
+    weights = checkpoint(root / "run", "best", state=False)
+    source = w.GOLDEN_RUN / "checkpoints/checkpoint-300/training_state.pt"
+    with (
+        writing(source.read_bytes(), weights.with_name("training_state.pt")) as writer,
+        watching(catalog, settings(root), state),
+    ):
+        until(lambda: catalog.notes)
+        time.sleep(0.6)
+        assert catalog.admitted == []
+        writer.finish()
+        until(catalog.queued, seconds=4)
+    assert catalog.admitted[0][0].step == 300
+
+
+def test_deleted_checkpoint_is_reported(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """A rotated checkpoint is told to the catalog; a new one of the same name is admitted."""
+    weights = checkpoint(root / "run", "checkpoint-1", seed="a")
+    with watching(catalog, settings(root, **observer), state):
+        until(catalog.queued)
+        shutil.rmtree(weights.parent)
+        until(lambda: catalog.deleted == [str(weights)])
+        checkpoint(root / "run", "checkpoint-1", seed="b")
+        until(lambda: len(catalog.queued()) == 2)
+
+
+def test_rename_and_replace_are_seen(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """A folder renamed into place and a file replaced atomically are each admitted once."""
+    with watching(catalog, settings(root, **observer), state):
+        staged = checkpoint(root / "run", "checkpoint-1.tmp", seed="a")
+        time.sleep(0.6)
+        assert catalog.admitted == []
+        staged.parent.rename(staged.parent.with_name("checkpoint-1"))
+        final = staged.parent.with_name("checkpoint-1") / "npt_weights.pt"
+        until(lambda: catalog.queued() == [str(final)])
+        temporary = final.with_name(".npt_weights.pt.part")
+        temporary.write_bytes(archive("b"))
+        temporary.replace(final)
+        final.with_name("training_state.pt").touch()
+        until(lambda: len(catalog.queued()) == 2)
+    assert {whole.file.path for whole, _ in catalog.admitted} == {str(final)}
+
+
+def test_backlog_is_admitted_and_a_restart_repeats_nothing(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """What lay there at start is queued; the next start opens no weights file and queues none."""
+    files = [checkpoint(root / "run", f"checkpoint-{n}") for n in (1, 2, 3)]
+    with watching(catalog, settings(root, **observer), state):
+        until(lambda: len(catalog.queued()) == 3)
+    stamps = {f: f.stat().st_atime_ns for f in files}
+    for file in files:  # an unreadable file would be noticed if it were opened
+        os.utime(file, ns=(1, file.stat().st_mtime_ns))
+    with watching(catalog, settings(root, **observer), state):
+        until(lambda: len(catalog.admitted) == 6)
+        time.sleep(0.5)
+    assert [a for _, a in catalog.admitted[3:]] == [Admission.KNOWN] * 3
+    assert all(f.stat().st_atime_ns == 1 for f in files), stamps
+
+
+def test_new_settings_hash_admits_known_files_again(catalog: Spy, root: Path, state: Path) -> None:
+    """A start with another request queues what is known as whole once more."""
+    checkpoint(root / "run", "checkpoint-1")
+    with watching(catalog, settings(root), state):
+        until(catalog.queued)
+    other = Request(profile="quick", settings_hash="h2")
+    with watching(catalog, settings(root), state, other):
+        until(lambda: len(catalog.queued()) == 2)
+
+
+def test_deletion_while_down_is_noticed_at_start(catalog: Spy, root: Path, state: Path) -> None:
+    """A checkpoint that went away between two runs of the daemon is reported deleted."""
+    gone = checkpoint(root / "run", "checkpoint-1")
+    checkpoint(root / "run", "checkpoint-2")
+    with watching(catalog, settings(root), state):
+        until(lambda: len(catalog.queued()) == 2)
+    shutil.rmtree(gone.parent)
+    with watching(catalog, settings(root), state):
+        until(lambda: catalog.deleted)
+    assert catalog.deleted == [str(gone)]
+
+
+def test_touched_file_is_known(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """New times on the same content make no new job, but the new signature is stored."""
+    weights = checkpoint(root / "run", "checkpoint-1", state=False)
+    with watching(catalog, settings(root, **observer), state) as watcher:
+        until(catalog.queued)
+        weights.touch()
+        watcher.rescan()
+        until(lambda: len(catalog.admitted) == 2)
+    assert catalog.admitted[1][1] is Admission.KNOWN
+    assert catalog.admitted[1][0].file.mtime_ns == weights.stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("way", ["moved away", "emptied"])
+def test_unreachable_root_deletes_nothing(catalog: Spy, root: Path, state: Path, way: str) -> None:
+    """A root that vanishes or is empty, as an unmounted share is, leaves its files alone."""
+    checkpoint(root / "run", "checkpoint-1")
+    away = root.with_name("away")
+    config = settings(root, rescan_seconds=0.2)
+    with watching(catalog, config, state):
+        until(catalog.queued)
+        root.rename(away)
+        if way == "emptied":
+            root.mkdir()
+        time.sleep(0.8)
+        assert catalog.deleted == []
+        if way == "emptied":
+            root.rmdir()
+        away.rename(root)
+        checkpoint(root / "run", "checkpoint-2")
+        until(lambda: len(catalog.queued()) == 2)
+    assert catalog.deleted == []
+
+
+def test_root_that_appears_later_is_watched(
+    catalog: Spy, tmp_path: Path, state: Path, observer: dict[str, object]
+) -> None:
+    """A root missing at start is taken up when it is there."""
+    root = tmp_path / "later"
+    with watching(catalog, settings(root, **observer), state):
+        time.sleep(0.3)
+        checkpoint(root / "run", "checkpoint-1")
+        until(catalog.queued)
+
+
+def test_symlinked_root_gets_events(catalog: Spy, root: Path, state: Path, tmp_path: Path) -> None:
+    """Below a root that is a symlink events come too, and paths are real."""
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    with watching(catalog, settings(link), state):
+        time.sleep(0.5)
+        weights = checkpoint(root / "run", "checkpoint-1")
+        until(catalog.queued, seconds=3)
+    assert catalog.queued() == [str(weights)]
+
+
+def test_two_roots_and_exclude(catalog: Spy, tmp_path: Path, state: Path) -> None:
+    """Each root's runs are found; excluded folders and files are not."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    wanted = {
+        str(checkpoint(one / "run", "checkpoint-1")),
+        str(checkpoint(two / "nested/layer_3/run", "checkpoint-1")),
+    }
+    checkpoint(one / "debug_x", "checkpoint-1")
+    config = settings(one, two, exclude=("debug_*", "two_old/**"))
+    with watching(catalog, config, state):
+        until(lambda: len(catalog.queued()) == 2)
+        checkpoint(one / "debug_y", "checkpoint-1")
+        wanted.add(str(checkpoint(one / "run", "checkpoint-2")))
+        until(lambda: len(catalog.queued()) == 3)
+        time.sleep(0.3)
+    assert set(catalog.queued()) == wanted
+    assert {whole.file.root for whole, _ in catalog.admitted} == {str(one), str(two)}
+
+
+def test_linked_folder_is_followed_with_events(
+    catalog: Spy, root: Path, state: Path, tmp_path: Path
+) -> None:
+    """Checkpoints behind a symlinked folder belong to the run that links to it, and wake us."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (root / "run").mkdir()
+    (root / "run/checkpoints").symlink_to(scratch)
+    (root / "run/loop").symlink_to(root)
+    with watching(catalog, settings(root), state):
+        time.sleep(1.0)
+        folder = scratch / "checkpoint-7"
+        folder.mkdir()
+        (folder / "npt_weights.pt").write_bytes(archive("a"))
+        until(catalog.queued, seconds=5)
+    file = catalog.admitted[0][0].file
+    assert file.path == str(scratch / "checkpoint-7/npt_weights.pt")
+    assert (file.run_name, file.run_path) == ("run", str(root / "run"))
+
+
+def test_lost_database_is_retried_and_nothing_forgotten(
+    catalog: Spy, root: Path, state: Path
+) -> None:
+    """Whatever happens while the database is away is stored when it is back."""
+    first = checkpoint(root / "run", "checkpoint-1")
+    with watching(catalog, settings(root), state):
+        until(catalog.queued)
+        catalog.broken = DatabaseError("locked")
+        second = checkpoint(root / "run", "checkpoint-2")
+        shutil.rmtree(first.parent)
+        time.sleep(1.5)
+        catalog.broken = None
+        until(lambda: len(catalog.queued()) == 2 and catalog.deleted)
+    assert catalog.queued()[1] == str(second)
+    assert catalog.deleted == [str(first)]
+
+
+def test_wrong_schema_ends_the_watcher(catalog: Spy, root: Path, state: Path) -> None:
+    """A schema that retrying cannot mend is raised."""
+    catalog.broken = SchemaError("run `nptwatch db upgrade`")
+    with (
+        pytest.raises(AssertionError, match="SchemaError"),
+        watching(catalog, settings(root), state),
+    ):
+        time.sleep(0.5)
+
+
+def test_scan_once_takes_what_is_whole_and_notes_the_rest(
+    catalog: Spy, root: Path, state: Path
+) -> None:
+    """One scan admits whole files, calls old garbage unloadable and leaves young files noted."""
+    whole = checkpoint(root / "run", "checkpoint-1")
+    young = root / "run/checkpoints/checkpoint-2/npt_weights.pt"
+    young.parent.mkdir()
+    young.write_bytes(archive("a")[:2000])
+    watcher = w.Watcher(
+        catalog=catalog, request=w.REQUEST, settings=settings(root), canary_dir=state
+    )
+    report = watcher.scan_once()
+    assert (report.queued, report.waiting, report.unloadable) == (1, 1, 0)
+    assert catalog.queued() == [str(whole)]
+    assert catalog.notes[-1][:2] == (str(young), FileState.SETTLING)
+    assert watcher.scan_once().queued == 0
+
+
+def test_golden_run_as_the_trainer_left_it(catalog: Spy, root: Path, state: Path) -> None:
+    """Six files are four contents: best/ and final/ are twins of step 400, with its step."""
+    shutil.copytree(w.GOLDEN_RUN, root / "equivalence")
+    with watching(catalog, settings(root), state):
+        until(lambda: len(catalog.admitted) == 6)
+    assert len(catalog.queued()) == 4
+    steps = {Path(x.file.path).parent.name: x.step for x, _ in catalog.admitted}
+    assert steps["best"] == steps["final"] == steps["checkpoint-400"] == 400
+    assert {x.base_model for x, _ in catalog.admitted} == {"base"}
+    assert not list((root / "equivalence").rglob("*canary*"))

@@ -1,0 +1,239 @@
+"""Shared by the watcher's tests: checkpoints on disk, a writer process, a watcher on a thread."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nptwatch.settings import WatchSettings
+from nptwatch.store.records import Admission, FileState, KnownFile, Request
+from nptwatch.watch.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from nptwatch.store.records import SeenFile, WholeFile
+
+GOLDEN_RUN = Path(__file__).parents[1] / "data/golden/run/experiments/equivalence"
+REQUEST = Request(profile="quick", settings_hash="h1")
+
+
+def archive(seed: str, *, kilobytes: int = 8) -> bytes:
+    """Make bytes of an archive as torch.save writes it: stored members, content by seed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        file.writestr("npt_weights/data.pkl", b"\x80\x02}.")
+        file.writestr("npt_weights/data/0", (seed.encode() * 1024 * kilobytes)[: kilobytes * 1024])
+        file.writestr("npt_weights/version", b"3\n")
+    return buffer.getvalue()
+
+
+def checkpoint(run: Path, name: str, *, seed: str | None = None, state: bool = True) -> Path:
+    """Write a checkpoint as trainers do: weights, then training state; plain writes."""
+    folder = run / "checkpoints" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "npt_weights.pt"
+    weights.write_bytes(archive(seed or f"{run.name}/{name}"))
+    if state:
+        shutil.copyfile(
+            GOLDEN_RUN / "checkpoints/checkpoint-300/training_state.pt",
+            folder / "training_state.pt",
+        )
+    return weights
+
+
+def until(condition: Callable[[], object], *, seconds: float = 10.0) -> float:
+    """Wait until a condition holds; return how long it took (seconds)."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, "the condition did not come true in time"
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
+class Writer:
+    """The trainer process, with its pipe."""
+
+    def __init__(self, data: bytes, target: Path, *, chunks: int = 4) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = target.parent / ".source"
+        source.write_bytes(data)
+        script = Path(__file__).with_name("trainer.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), str(source), str(target), str(chunks)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.said()
+
+    def said(self) -> str:
+        """Wait for the process to say that a piece is written."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def go_on(self) -> str:
+        """Let it write the next piece and wait until it has."""
+        self.poke()
+        return self.said()
+
+    def poke(self) -> None:
+        """Let it write the next piece."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def finish(self) -> None:
+        """Let it write all that is left."""
+        while self.go_on() != "done":
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def writing(data: bytes, target: Path, *, chunks: int = 4) -> Iterator[Writer]:
+    """Have a trainer process write a file; it has written the first piece."""
+    writer = Writer(data, target, chunks=chunks)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def settings(*roots: Path, **changes: object) -> WatchSettings:
+    """Build settings with short times."""
+    values: dict[str, object] = {
+        "roots": roots,
+        "settle_seconds": 0.2,
+        "rescan_seconds": 60.0,
+        "unloadable_after_seconds": 60.0,
+    }
+    return WatchSettings.model_validate(values | changes)
+
+
+class MemoryCatalog:
+    """The catalog's contract in a few dicts."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[SeenFile, FileState, str | None, str]] = {}
+        self.jobs: set[tuple[str, str, str]] = set()
+
+    def known_files(self, root: str) -> dict[str, KnownFile]:
+        return {
+            path: KnownFile(
+                path=path,
+                run_path=f.run_path,
+                state=state,
+                signature=f.signature,
+                fingerprint=fp,
+                reason=reason,
+            )
+            for path, (f, state, fp, reason) in self.rows.items()
+            if f.root == root and state is not FileState.DELETED
+        }
+
+    def note(self, file: SeenFile, state: FileState, reason: str) -> None:
+        self.rows[file.path] = (file, state, None, reason)
+
+    def admit(self, whole: WholeFile, request: Request) -> Admission:
+        before = self.rows.get(whole.file.path)
+        self.rows[whole.file.path] = (whole.file, FileState.WHOLE, whole.fingerprint, "")
+        job = (whole.file.run_path, whole.fingerprint, request.settings_hash)
+        if job not in self.jobs:
+            self.jobs.add(job)
+            return Admission.QUEUED
+        same = before is not None and before[2] == whole.fingerprint
+        return Admission.KNOWN if same else Admission.TWIN
+
+    def gone(self, paths: Collection[str]) -> int:
+        for path in paths:
+            if path in self.rows:
+                self.rows[path] = (self.rows[path][0], FileState.DELETED, None, "")
+        return 0
+
+
+class Spy:
+    """Passes everything on to a catalog and remembers it."""
+
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+        self.admitted: list[tuple[WholeFile, Admission]] = []
+        self.notes: list[tuple[str, FileState, str]] = []
+        self.deleted: list[str] = []
+        self.broken: Exception | None = None
+
+    def _check(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    def known_files(self, root: str) -> dict[str, KnownFile]:
+        self._check()
+        return self.inner.known_files(root)
+
+    def note(self, file: SeenFile, state: FileState, reason: str) -> None:
+        self._check()
+        self.inner.note(file, state, reason)
+        self.notes.append((file.path, state, reason))
+
+    def admit(self, whole: WholeFile, request: Request) -> Admission:
+        self._check()
+        admission = self.inner.admit(whole, request)
+        self.admitted.append((whole, admission))
+        return admission
+
+    def gone(self, paths: Collection[str]) -> int:
+        self._check()
+        closed = self.inner.gone(paths)
+        self.deleted.extend(paths)
+        return closed
+
+    def queued(self) -> list[str]:
+        """Return the paths for which a job was made, in order."""
+        return [w.file.path for w, admission in self.admitted if admission is Admission.QUEUED]
+
+    def state_of(self, path: Path) -> FileState | None:
+        """Return the state last stored for a path."""
+        for root in {w.file.root for w, _ in self.admitted} | set(map(str, path.parents)):
+            row = self.inner.known_files(root).get(str(path))
+            if row is not None:
+                return row.state
+        return None
+
+
+@contextmanager
+def watching(
+    catalog: object, config: WatchSettings, state: Path, request: Request = REQUEST
+) -> Iterator[Watcher]:
+    """Run a watcher on a thread; it must end promptly and without an exception."""
+    watcher = Watcher(catalog=catalog, request=request, settings=config, canary_dir=state)
+    stop = threading.Event()
+    faults: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            watcher.run(stop)
+        except BaseException as exc:
+            faults.append(exc)
+
+    thread = threading.Thread(target=body, name="test-watcher")
+    thread.start()
+    try:
+        yield watcher
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive(), "the watcher did not stop"
+        assert not faults, faults
