@@ -1,0 +1,1 @@
+"""From a status change to a message in somebody's hands."""

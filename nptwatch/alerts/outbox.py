@@ -1,0 +1,104 @@
+"""Empties the outbox: claim, send, mark."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from nptwatch.alerts.channels import DeliveryError
+from nptwatch.store.records import OutboxState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nptwatch.alerts.channels import Channel
+    from nptwatch.settings import AlertSettings
+    from nptwatch.store.outbox import Outbox
+    from nptwatch.store.records import Delivery
+
+LEASE_MARGIN_SECONDS = 30.0
+"""A claim outlives the slowest delivery by so much; after a crash it is sent again then."""
+
+BATCH = 100
+"""A run ends after so many, so that a row that is due again at once cannot hold it for ever."""
+
+log = structlog.get_logger()
+
+
+class Sender:
+    """Delivers what is due; failures come back later, so a dead channel holds up no other."""
+
+    def __init__(
+        self, outbox: Outbox, channels: Sequence[Channel], settings: AlertSettings
+    ) -> None:
+        self._outbox = outbox
+        self._channels = {channel.name: channel for channel in channels}
+        self._settings = settings
+        self._stop = threading.Event()
+
+    def run_due(self) -> int:
+        """Send what is due now.
+
+        Returns:
+            How many messages were delivered.
+
+        Raises:
+            DatabaseError: the outbox cannot be reached; claimed rows come back by themselves.
+        """
+        delivered = 0
+        for _ in range(BATCH):
+            if self._stop.is_set():
+                break
+            lease_seconds = self._settings.command_timeout_seconds + LEASE_MARGIN_SECONDS
+            delivery = self._outbox.claim(lease_seconds=lease_seconds)
+            if delivery is None:
+                break
+            delivered += self._deliver(delivery)
+        return delivered
+
+    def stop(self) -> None:
+        """Start no further delivery."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Break off the delivery that runs."""
+        self.stop()
+        for channel in self._channels.values():
+            channel.close()
+
+    def _deliver(self, delivery: Delivery) -> bool:
+        try:
+            channel = self._channels.get(delivery.channel)
+            if channel is None:
+                msg = f"channel {delivery.channel} is not configured"
+                raise DeliveryError(msg)  # noqa: TRY301 - one place handles all failures
+            channel.send(delivery)
+        except DeliveryError as error:
+            self._failed(delivery, error)
+            return False
+        self._outbox.delivered(delivery.outbox_id)
+        log.info("alert_delivered", **_who(delivery))
+        return True
+
+    def _failed(self, delivery: Delivery, error: DeliveryError) -> None:
+        state = self._outbox.failed(
+            delivery.outbox_id,
+            str(error),
+            max_attempts=self._settings.max_attempts,
+            retry_delay_seconds=self._settings.retry_delay_seconds,
+        )
+        if state == OutboxState.GIVEN_UP:
+            log.error("alert_given_up", error=str(error), **_who(delivery))
+        else:
+            log.warning("alert_failed", error=str(error), **_who(delivery))
+
+
+def _who(delivery: Delivery) -> dict[str, object]:
+    return {
+        "event_id": delivery.event_id,
+        "kind": delivery.kind,
+        "channel": delivery.channel,
+        "attempts": delivery.attempts,
+    }

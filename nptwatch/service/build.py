@@ -1,0 +1,128 @@
+"""The composition root's pieces: settings in, connected objects out."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nptwatch.diagnostics.identity import settings_hash
+from nptwatch.errors import ConfigError, SchemaError
+from nptwatch.store import migrate as migrations
+from nptwatch.store.catalog import Catalog
+from nptwatch.store.engine import Database
+from nptwatch.store.history import History
+from nptwatch.store.outbox import Outbox
+from nptwatch.store.queue import Queue
+from nptwatch.store.records import Request
+from nptwatch.store.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nptwatch.settings import Settings
+    from nptwatch.watch.watcher import Watcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """The database and everything that is kept in it."""
+
+    database: Database
+    catalog: Catalog
+    queue: Queue
+    workers: Workers
+    history: History
+    outbox: Outbox
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+
+
+def open_stores(settings: Settings, *, migrate: bool = False) -> Stores:
+    """Connect to the database.
+
+    Args:
+        migrate: create or upgrade a SQLite database first. A server's schema is its
+            administrator's: `nptwatch db upgrade`.
+
+    Raises:
+        ConfigError: the state folder cannot be used.
+        SchemaError: the schema is not this version's.
+        DatabaseError: the database cannot be reached.
+    """
+    if migrate:
+        require_writable(settings.state_dir)
+    database = Database(
+        settings.database_url, busy_timeout_seconds=settings.database.busy_timeout_seconds
+    )
+    try:
+        _require_schema(database, may_upgrade=migrate and is_sqlite(settings))
+    except BaseException:
+        database.close()
+        raise
+    return Stores(
+        database=database,
+        catalog=Catalog(database),
+        queue=Queue(database),
+        workers=Workers(database),
+        history=History(database),
+        outbox=Outbox(database),
+    )
+
+
+def build_watcher(settings: Settings, stores: Stores, on_queued: Callable[[], None]) -> Watcher:
+    """Build the watcher of these settings.
+
+    Args:
+        on_queued: called after a job was queued.
+    """
+    from nptwatch.watch.watcher import Watcher
+
+    return Watcher(
+        catalog=stores.catalog,
+        request=request_of(settings),
+        settings=settings.watch,
+        canary_dir=settings.state_dir / "canary",
+        on_queued=on_queued,
+    )
+
+
+def request_of(settings: Settings, profile: str = "quick") -> Request:
+    """Say what is measured of each new checkpoint: the one place where the profile is chosen."""
+    return Request(profile=profile, settings_hash=settings_hash(settings, profile))
+
+
+def require_writable(folder: Path) -> None:
+    """Create a folder if it is not there and make sure that files can be written in it.
+
+    Raises:
+        ConfigError: it cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        message = (
+            f"state folder {folder} cannot be written: {exc.strerror or exc}; "
+            "set state_dir (or NPTWATCH_STATE_DIR) to a folder that can"
+        )
+        raise ConfigError(message) from exc
+
+
+def is_sqlite(settings: Settings) -> bool:
+    """Whether the database is a file of this host."""
+    return settings.database_url.partition(":")[0].partition("+")[0] == "sqlite"
+
+
+def _require_schema(database: Database, *, may_upgrade: bool) -> None:
+    try:
+        migrations.check(database)
+    except SchemaError:
+        if not may_upgrade:
+            raise
+        migrations.upgrade(database)
+        migrations.check(database)

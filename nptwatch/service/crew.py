@@ -1,0 +1,125 @@
+"""Everything of the daemon that depends on its settings: built, started and stopped as one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy.engine import make_url
+
+from nptwatch.alerts.channels import make_channels
+from nptwatch.alerts.outbox import Sender
+from nptwatch.service.build import build_watcher, is_sqlite, open_stores
+from nptwatch.service.schedule import Chore, Schedule
+from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nptwatch.settings import Settings
+
+SENDER_SECONDS = 1.0
+"""How soon an alert goes out after the result that raised it."""
+
+REAPER_SECONDS = 5.0
+"""How soon an expired lease is noticed."""
+
+log = structlog.get_logger()
+
+
+def lock_paths(settings: Settings) -> list[Path]:
+    """The lock files of a daemon with these settings."""
+    paths = [settings.state_dir / "daemon.lock"]
+    database = make_url(settings.database_url).database
+    if is_sqlite(settings) and database and Path(database).parent != settings.state_dir:
+        paths.append(Path(f"{database}.daemon.lock"))
+    return paths
+
+
+class Crew:
+    """Watcher, workers, chores and sender of one daemon, by one version of the settings.
+
+    Building it connects to the database but starts nothing, so that settings which do not work
+    are found out while the crew before still runs.
+    """
+
+    def __init__(self, settings: Settings, *, worker_arguments: Sequence[str]) -> None:
+        self._settings = settings
+        self._stores = open_stores(settings, migrate=True)
+        self._supervisor = Supervisor(settings, self._stores, arguments=worker_arguments)
+        self._watcher = build_watcher(settings, self._stores, self._supervisor.nudge)
+        self._stop_watching = threading.Event()
+        self._watch_thread = threading.Thread(
+            target=self._watch, name="nptwatch-watcher", daemon=True
+        )
+        channels = make_channels(settings.alerts)
+        self._sender = Sender(self._stores.outbox, channels, settings.alerts)
+        self._schedule = Schedule(self._chores())
+
+    def start(self) -> None:
+        """Start all threads and processes."""
+        self._supervisor.start()
+        self._watch_thread.start()
+        self._schedule.start()
+        log.info(
+            "daemon_started",
+            roots=[str(root) for root in self._settings.watch.roots],
+            database=self._stores.database.safe_url,
+            workers=self._settings.worker.count,
+        )
+
+    def dead(self) -> list[str]:
+        """Names of helpers that ended though nobody stopped them."""
+        helpers = {
+            "watcher": self._watch_thread.is_alive(),
+            "workers": self._supervisor.is_alive(),
+            "scheduler": self._schedule.is_alive(),
+        }
+        return [name for name, alive in helpers.items() if not alive]
+
+    def stop(self, hurry: Callable[[], bool]) -> None:
+        """Stop everything, workers first; alerts of their last jobs still go out.
+
+        Args:
+            hurry: true once somebody lost patience.
+        """
+        deadline = time.monotonic() + self._settings.worker.shutdown_seconds + STOP_MARGIN_SECONDS
+        self._stop_watching.set()
+        self._supervisor.stop(hurry)
+        self._stop_chores(0.0 if hurry() else max(deadline - time.monotonic(), 0.0))
+        self._watch_thread.join(STOP_MARGIN_SECONDS)
+        self._stores.close()
+
+    def _stop_chores(self, patience_seconds: float) -> None:
+        self._sender.stop()
+        breaker = threading.Timer(patience_seconds, self._sender.close)
+        breaker.name = "nptwatch-stop-sender"
+        breaker.start()
+        self._schedule.stop()
+        breaker.cancel()
+        breaker.join()
+
+    def _watch(self) -> None:
+        try:
+            self._watcher.run(self._stop_watching)
+        except Exception:  # outermost of its thread: the daemon sees the dead thread and ends
+            log.exception("watcher_failed")
+
+    def _chores(self) -> list[Chore]:
+        rescan_seconds = self._settings.watch.rescan_seconds
+        return [
+            Chore(name="rescan", do=self._watcher.rescan, every_seconds=rescan_seconds),
+            Chore(name="reap_leases", do=self._reap_leases, every_seconds=REAPER_SECONDS),
+            Chore(name="send_alerts", do=self._sender.run_due, every_seconds=SENDER_SECONDS),
+        ]
+
+    def _reap_leases(self) -> None:
+        worker = self._settings.worker
+        jobs = self._stores.queue.expire(
+            max_attempts=worker.max_attempts, retry_delay_seconds=worker.retry_delay_seconds
+        )
+        if jobs:
+            log.warning("leases_expired", jobs=jobs)

@@ -1,0 +1,99 @@
+"""The chores of the daemon, on APScheduler."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from nptwatch.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chore:
+    """Something done every so often."""
+
+    name: str
+    do: Callable[[], object]
+    every_seconds: float
+
+
+class Schedule:
+    """Runs chores in the background; none overlaps itself, none delays another."""
+
+    def __init__(self, chores: Sequence[Chore]) -> None:
+        # A chore that runs longer than its interval is no news: APScheduler warns at each turn.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(max(1, len(chores)))},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        self._outages = Outages()
+        for chore in chores:
+            self._scheduler.add_job(
+                self._run,
+                "interval",
+                args=[chore],
+                seconds=chore.every_seconds,
+                id=chore.name,
+                next_run_time=datetime.now(UTC),
+            )
+
+    def start(self) -> None:
+        """Start the thread that does the chores."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Start no further chore and wait for those that run."""
+        self._scheduler.shutdown(wait=True)
+
+    def is_alive(self) -> bool:
+        """Whether the scheduler's thread runs."""
+        thread = self._scheduler._thread  # noqa: SLF001 - `running` stays true when it died
+        return thread is not None and thread.is_alive()
+
+    def _run(self, chore: Chore) -> None:
+        try:
+            chore.do()
+        except DatabaseError as error:
+            self._outages.failed(chore.name, error)
+        except Exception:  # outermost of this thread's work: the next turn may go better
+            log.exception("chore_failed", chore=chore.name)
+        else:
+            self._outages.worked(chore.name)
+
+
+class Outages:
+    """Logs a lost database once, and once when it is back, however many chores miss it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failing: set[str] = set()
+
+    def failed(self, name: str, error: DatabaseError) -> None:
+        """A chore could not reach the database."""
+        with self._lock:
+            first = not self._failing
+            self._failing.add(name)
+        if first:
+            log.error("database_lost", chore=name, error=str(error))
+
+    def worked(self, name: str) -> None:
+        """A chore reached the database."""
+        with self._lock:
+            last = self._failing == {name}
+            self._failing.discard(name)
+        if last:
+            log.info("database_back", chore=name)

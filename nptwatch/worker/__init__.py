@@ -1,0 +1,1 @@
+"""The process that measures checkpoints: claim, diagnose, record."""

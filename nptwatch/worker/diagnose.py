@@ -1,0 +1,220 @@
+"""From a claimed job to its outcome: find the file, measure it, make sure it stayed the same."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from nptwatch.errors import (
+    BaseModelError,
+    CheckpointChangedError,
+    CheckpointDeletedError,
+    CheckpointError,
+    DatabaseError,
+    DeviceError,
+    IncompleteCheckpointError,
+    OutOfMemoryError,
+)
+from nptwatch.npt.files import fingerprint
+from nptwatch.worker.outcomes import (
+    GONE,
+    OVERWRITTEN,
+    Backoff,
+    Fault,
+    HandBack,
+    Outcome,
+    Store,
+    StoreKnown,
+    refused,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nptwatch.settings import WorkerSettings
+    from nptwatch.store.queue import Queue
+    from nptwatch.store.records import Claim, Measured
+
+NOT_WHOLE_DELAY_SECONDS = 30.0
+"""A young file that is not whole is looked at again after at most so long."""
+
+BASE_MODEL_DELAY_SECONDS = 60.0
+"""First pause after a base model could not be had; doubles."""
+
+LEAST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 900.0
+
+log = structlog.get_logger()
+
+
+class Diagnoser(Protocol):
+    """Measures checkpoints; keeps what is worth keeping between them."""
+
+    def base_revision(self, claim: Claim) -> str:
+        """Identify the content of the claim's base model, loading it if needed.
+
+        Raises:
+            BaseModelError: it is not to be had.
+        """
+
+    def measure(self, claim: Claim, path: Path) -> Measured:
+        """Measure the file at `path` by the claim's profile.
+
+        Raises:
+            CheckpointError: the file is at fault; `CheckpointDeletedError` where it is gone.
+            OutOfMemoryError: the device was too full.
+        """
+
+
+class Diagnosis:
+    """Turns claims into outcomes; every error has its place here."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        diagnoser: Diagnoser,
+        settings: WorkerSettings,
+        unloadable_after_seconds: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._queue = queue
+        self._diagnoser = diagnoser
+        self._unloadable_after_seconds = unloadable_after_seconds
+        self._clock = clock
+        first = max(settings.retry_delay_seconds, LEAST_DELAY_SECONDS)
+        self._memory = Backoff(first, LONGEST_DELAY_SECONDS, time.monotonic)
+        self._bases: dict[str | None, Backoff] = {}
+        self.device_failed = False
+        """The device is not to be trusted in this process any more."""
+
+    def of(self, claim: Claim) -> Outcome:
+        """Measure a claimed job; never raises."""
+        try:
+            found = self._find(claim)
+            return self._measure(claim, found) if isinstance(found, Path) else found
+        except DatabaseError as error:  # nothing was measured yet
+            return HandBack(event="database_lost", reason=str(error))
+        except DeviceError as error:
+            return self._device_fault(error)
+        except Exception as error:
+            log.exception("diagnosis_failed", job_id=claim.job_id)
+            return Fault(cause="error", error=f"{type(error).__name__}: {error}")
+
+    def _find(self, claim: Claim) -> Path | Outcome:
+        """The first of the claim's paths that still holds its content, or why none does."""
+        outcome: Outcome = GONE
+        for name in claim.paths:
+            path = Path(name)
+            try:
+                if fingerprint(path) == claim.fingerprint:
+                    return path
+                outcome = OVERWRITTEN
+            except CheckpointDeletedError:
+                continue
+            except CheckpointError as error:
+                outcome = self._not_whole(path, error) or OVERWRITTEN
+        return outcome
+
+    def _measure(self, claim: Claim, path: Path) -> Outcome:
+        base = self._base_revision(claim)
+        if not isinstance(base, str):
+            return base
+        known = self._queue.known_result(claim, base_revision=base)
+        if known is not None:
+            return StoreKnown(result_id=known)
+        started = time.monotonic()
+        try:
+            outcome: Outcome = Store(measured=self._diagnoser.measure(claim, path))
+        except CheckpointDeletedError:
+            return self._find_other(claim, path)
+        except CheckpointChangedError as error:
+            return self._changed(error)
+        except (OutOfMemoryError, MemoryError) as error:
+            return self._out_of_memory(error)
+        except CheckpointError as error:
+            waits = isinstance(error, IncompleteCheckpointError) and self._not_whole(path, error)
+            outcome = waits or refused(
+                error,
+                base_revision=base,
+                duration_seconds=time.monotonic() - started,
+                measured_at=self._clock(),
+            )
+        self._memory.reset()
+        return self._unless_changed(claim, path, outcome)
+
+    def _base_revision(self, claim: Claim) -> str | Outcome:
+        backoff = self._bases.setdefault(
+            claim.base_model,
+            Backoff(BASE_MODEL_DELAY_SECONDS, LONGEST_DELAY_SECONDS, time.monotonic),
+        )
+        try:
+            revision = self._diagnoser.base_revision(claim)
+        except BaseModelError as error:
+            return HandBack(
+                event="base_model_unavailable", reason=str(error), delay_seconds=backoff.delay()
+            )
+        except (OutOfMemoryError, MemoryError) as error:
+            return self._out_of_memory(error)
+        except DeviceError as error:  # before the checkpoint was touched: not its fault
+            self.device_failed = True
+            return HandBack(event="device_failed", reason=str(error))
+        backoff.reset()
+        return revision
+
+    def _unless_changed(self, claim: Claim, path: Path, outcome: Outcome) -> Outcome:
+        """Throw an outcome away when the file is not what was claimed any more."""
+        try:
+            if fingerprint(path) == claim.fingerprint:
+                return outcome
+        except CheckpointDeletedError:
+            # Deleting does not change what was read; a twin proves that the content is real.
+            other = self._find(claim)
+            return outcome if isinstance(other, Path) else other
+        except CheckpointError:
+            pass  # it is being rewritten
+        return self._find_other(claim, path)
+
+    def _find_other(self, claim: Claim, path: Path) -> Outcome:
+        """What was read cannot be used: try again from another path, if there is one."""
+        other = self._find(claim)
+        if not isinstance(other, Path):
+            return other
+        return HandBack(
+            event="result_discarded", reason=f"{path} changed or went while it was measured"
+        )
+
+    def _not_whole(self, path: Path, error: CheckpointError) -> HandBack | None:
+        """Wait for a file that may still be written; None where it has been quiet for long."""
+        try:
+            modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except OSError:
+            return None  # gone meanwhile: the next look says so
+        age_seconds = (self._clock() - modified_at).total_seconds()
+        left_seconds = self._unloadable_after_seconds - age_seconds
+        if left_seconds <= 0:
+            return None
+        delay_seconds = min(max(left_seconds, LEAST_DELAY_SECONDS), NOT_WHOLE_DELAY_SECONDS)
+        return HandBack(
+            event="checkpoint_not_whole", reason=str(error), delay_seconds=delay_seconds
+        )
+
+    def _changed(self, error: CheckpointChangedError) -> HandBack:
+        return HandBack(
+            event="checkpoint_changed", reason=str(error), delay_seconds=LEAST_DELAY_SECONDS
+        )
+
+    def _out_of_memory(self, error: Exception) -> HandBack:
+        return HandBack(
+            event="out_of_memory",
+            reason=f"out of memory: {error}",
+            delay_seconds=self._memory.delay(),
+        )
+
+    def _device_fault(self, error: DeviceError) -> Fault:
+        self.device_failed = True
+        return Fault(cause="device", error=str(error))

@@ -1,0 +1,114 @@
+"""Renews the lease of the job in hand, and ends a job that outlasts the stop's time-out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from nptwatch.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from nptwatch.settings import WorkerSettings
+    from nptwatch.store.queue import Queue
+    from nptwatch.store.records import Claim
+    from nptwatch.store.workers import Workers
+    from nptwatch.worker.wake import Wake
+
+TICK_SECONDS = 0.25
+"""How soon a passed deadline is noticed."""
+
+log = structlog.get_logger()
+
+
+class Heartbeat:
+    """A thread for as long as one job is in hand.
+
+    Args:
+        abandon: called when the job was handed back because the stop's time-out passed while it
+            was measured; the measuring thread may be deep in a library, so this ends the process.
+
+    Attributes:
+        over: set when there is no point in going on with the job: the lease is lost, or the
+            time-out of the stop passed.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        queue: Queue,
+        workers: Workers,
+        worker_id: str,
+        settings: WorkerSettings,
+        wake: Wake,
+        abandon: Callable[[], None],
+    ) -> None:
+        self._claim = claim
+        self._queue = queue
+        self._workers = workers
+        self._worker_id = worker_id
+        self._settings = settings
+        self._wake = wake
+        self._abandon = abandon
+        self._interval_seconds = settings.lease_seconds / 4
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="nptwatch-heartbeat", daemon=True)
+        self.over = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Start to beat."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic() + self._interval_seconds
+        while not self._ended.wait(min(self._interval_seconds, TICK_SECONDS)):
+            if self._wake.stopped_for > self._settings.shutdown_seconds:
+                self._hand_back()
+                return
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + self._interval_seconds
+            if not self._beat():
+                log.warning("lease_lost", job_id=self._claim.job_id)
+                self.over.set()
+                return
+
+    def _beat(self) -> bool:
+        """Renew the lease; an unreachable database is no answer, so the lease may still hold."""
+        try:
+            held = self._queue.heartbeat(
+                self._claim.job_id, self._worker_id, lease_seconds=self._settings.lease_seconds
+            )
+            self._workers.beat(self._worker_id, state="busy", job_id=self._claim.job_id)
+        except DatabaseError as error:
+            log.warning("heartbeat_failed", job_id=self._claim.job_id, error=str(error))
+            return True
+        return held
+
+    def _hand_back(self) -> None:
+        reason = f"the worker stopped and had {self._settings.shutdown_seconds:g} s to finish"
+        try:
+            if self._queue.release(self._claim, self._worker_id, reason=reason):
+                log.info("job_handed_back", job_id=self._claim.job_id, reason=reason)
+            self._workers.stopped(self._worker_id)
+        except DatabaseError as error:  # the lease will expire instead
+            log.warning("hand_back_failed", job_id=self._claim.job_id, error=str(error))
+        self.over.set()
+        self._abandon()

@@ -1,0 +1,265 @@
+"""The worker's loop: claim the newest job, diagnose it, record what came of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import structlog
+
+from nptwatch.errors import DatabaseError, DeviceError
+from nptwatch.store.engine import utc_now
+from nptwatch.store.records import JobState
+from nptwatch.worker.diagnose import Diagnoser, Diagnosis
+from nptwatch.worker.heartbeat import Heartbeat
+from nptwatch.worker.outcomes import Close, Fault, HandBack, Outcome, Store, StoreKnown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from nptwatch.settings import WorkerSettings
+    from nptwatch.store.queue import Queue
+    from nptwatch.store.records import Claim, Finished, Message, StatusChange
+    from nptwatch.store.workers import Workers
+    from nptwatch.worker.wake import Wake
+
+__all__ = ["Diagnoser", "WorkerLoop"]
+
+FIRST_RETRY_SECONDS = 0.2
+LONGEST_RETRY_SECONDS = 10.0
+"""Pauses between tries to reach a lost database."""
+
+log = structlog.get_logger()
+
+
+class WorkerLoop:
+    """Works the queue off, one job at a time, until it is told to stop.
+
+    Args:
+        abandon: ends the process when a job outlasts the time-out of a stop (see Heartbeat).
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        workers: Workers,
+        diagnoser: Diagnoser,
+        rules: Callable[[StatusChange], Sequence[Message]],
+        settings: WorkerSettings,
+        unloadable_after_seconds: float,
+        worker_id: str,
+        wake: Wake,
+        abandon: Callable[[], None],
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._queue = queue
+        self._workers = workers
+        self._rules = rules
+        self._settings = settings
+        self._worker_id = worker_id
+        self._wake = wake
+        self._abandon = abandon
+        self._clock = clock
+        self._seen_at: datetime | None = None
+        self._jobs_done = 0
+        self._diagnosis = Diagnosis(
+            queue=queue,
+            diagnoser=diagnoser,
+            settings=settings,
+            unloadable_after_seconds=unloadable_after_seconds,
+            clock=clock,
+        )
+
+    def run(self, ready: Callable[[], None]) -> int:
+        """Work until stopped, until `max_jobs` are done, or until the device fails.
+
+        Args:
+            ready: called once the worker is known to the database and about to claim.
+
+        Returns:
+            The exit code of the process.
+
+        Raises:
+            DatabaseError: at the start, or when the schema does not fit any more.
+        """
+        self._workers.register(
+            self._worker_id, socket.gethostname(), os.getpid(), self._settings.device
+        )
+        ready()
+        while not (self._wake.stopping or self._diagnosis.device_failed or self._is_worn_out()):
+            self._turn()
+        self._say_goodbye()
+        return DeviceError.exit_code if self._diagnosis.device_failed else 0
+
+    def _turn(self) -> None:
+        """Do one job, or wait for one."""
+        try:
+            claim = self._queue.claim(self._worker_id, lease_seconds=self._settings.lease_seconds)
+            if claim is None:
+                self._beat_idle()
+        except DatabaseError as error:
+            _raise_if_final(error)
+            log.warning("claim_failed", error=str(error))
+            self._wake.wait(max(self._settings.poll_seconds, 1.0))
+            return
+        if claim is None:
+            self._wake.wait(self._settings.poll_seconds)
+        else:
+            self._work(claim)
+
+    def _work(self, claim: Claim) -> None:
+        log.info(
+            "job_claimed",
+            job_id=claim.job_id,
+            run=claim.run_name,
+            step=claim.step,
+            profile=claim.profile,
+            attempts=claim.attempts,
+        )
+        self._seen_at = None
+        with Heartbeat(
+            claim,
+            queue=self._queue,
+            workers=self._workers,
+            worker_id=self._worker_id,
+            settings=self._settings,
+            wake=self._wake,
+            abandon=self._abandon,
+        ) as heartbeat:
+            outcome = self._diagnosis.of(claim)
+            self._record(claim, outcome, heartbeat)
+
+    def _record(self, claim: Claim, outcome: Outcome, heartbeat: Heartbeat) -> None:
+        """Write an outcome down, however long the database is away, while the job is ours."""
+        pause_seconds = FIRST_RETRY_SECONDS
+        while not heartbeat.over.is_set():
+            try:
+                self._write(claim, outcome)
+            except DatabaseError as error:
+                _raise_if_final(error)
+                if pause_seconds == FIRST_RETRY_SECONDS:
+                    log.warning("record_failed", job_id=claim.job_id, error=str(error))
+                heartbeat.over.wait(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, LONGEST_RETRY_SECONDS)
+            else:
+                return
+        log.warning("outcome_dropped", job_id=claim.job_id, outcome=type(outcome).__name__)
+
+    def _write(self, claim: Claim, outcome: Outcome) -> None:
+        match outcome:
+            case Store(measured=measured):
+                done = self._queue.finish(claim, self._worker_id, measured, self._rules)
+                self._log_done(
+                    claim,
+                    done,
+                    grade=measured.grade,
+                    mse=measured.mse,
+                    cosine=measured.cosine,
+                    error=measured.error,
+                    duration_seconds=round(measured.duration_seconds, 3),
+                )
+            case StoreKnown(result_id=result_id):
+                done = self._queue.finish_known(claim, self._worker_id, result_id, self._rules)
+                self._log_done(claim, done, known=True)
+            case Close():
+                self._close(claim, outcome)
+            case HandBack():
+                self._hand_back(claim, outcome)
+            case Fault():
+                self._fail(claim, outcome)
+
+    def _close(self, claim: Claim, outcome: Close) -> None:
+        if self._queue.close(claim.job_id, self._worker_id, outcome.state, outcome.reason):
+            deleted = outcome.state == JobState.DELETED
+            event = "checkpoint_deleted" if deleted else "checkpoint_superseded"
+            log.info(event, reason=outcome.reason, **_which(claim))
+        else:
+            self._log_lost(claim)
+
+    def _hand_back(self, claim: Claim, outcome: HandBack) -> None:
+        held = self._queue.release(
+            claim, self._worker_id, reason=outcome.reason, delay_seconds=outcome.delay_seconds
+        )
+        if held:
+            log.warning(
+                outcome.event,
+                reason=outcome.reason,
+                delay_seconds=round(outcome.delay_seconds, 1),
+                **_which(claim),
+            )
+        else:
+            self._log_lost(claim)
+
+    def _fail(self, claim: Claim, outcome: Fault) -> None:
+        state = self._queue.fail(
+            claim,
+            self._worker_id,
+            cause=outcome.cause,
+            error=outcome.error,
+            max_attempts=self._settings.max_attempts,
+            retry_delay_seconds=self._settings.retry_delay_seconds,
+        )
+        facts = {"cause": outcome.cause, "error": outcome.error, **_which(claim)}
+        if state is None:
+            self._log_lost(claim)
+        elif state == JobState.FAILED:
+            log.error("job_quarantined", attempts=claim.attempts + 1, **facts)
+        else:
+            log.warning("job_failed", attempts=claim.attempts + 1, **facts)
+
+    def _log_done(self, claim: Claim, done: Finished | None, **facts: object) -> None:
+        if done is None:
+            self._log_lost(claim)
+            return
+        self._jobs_done += 1
+        log.info("job_done", late=done.late, **_which(claim), **facts)
+        if done.change is not None:
+            change = done.change
+            log.info(
+                "status_changed",
+                run=change.run_name,
+                step=change.step,
+                old=change.old,
+                new=change.new,
+                mse=change.mse,
+                cosine=change.cosine,
+            )
+
+    def _log_lost(self, claim: Claim) -> None:
+        log.warning("lease_lost", **_which(claim))
+
+    def _beat_idle(self) -> None:
+        """Say now and then that this worker lives, not at every poll."""
+        now = self._clock()
+        interval_seconds = self._settings.lease_seconds / 4
+        if self._seen_at and (now - self._seen_at).total_seconds() < interval_seconds:
+            return
+        self._workers.beat(self._worker_id, state="idle", jobs_done=self._jobs_done)
+        self._seen_at = now
+
+    def _is_worn_out(self) -> bool:
+        return 0 < self._settings.max_jobs <= self._jobs_done
+
+    def _say_goodbye(self) -> None:
+        try:
+            self._workers.stopped(self._worker_id)
+        except DatabaseError as error:
+            log.warning("goodbye_failed", error=str(error))
+
+
+def _which(claim: Claim) -> dict[str, object]:
+    return {
+        "job_id": claim.job_id,
+        "run": claim.run_name,
+        "step": claim.step,
+        "path": claim.paths[0] if claim.paths else None,
+    }
+
+
+def _raise_if_final(error: DatabaseError) -> None:
+    """A schema that does not fit will not come right by waiting: let the process end."""
+    if not error.retryable:
+        raise error
