@@ -17,6 +17,7 @@ import typer
 from nptwatch.diagnostics.grading import Grade, at_least
 from nptwatch.diagnostics.report import error_report, quick_text
 from nptwatch.errors import BaseModelError, CheckpointError, ConfigError
+from nptwatch.logs import configure_logs
 from nptwatch.npt.files import base_model_of, step_of
 from nptwatch.npt.locate import run_of, weights_below
 from nptwatch.settings import load_settings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from nptwatch.settings import Settings
 
 
-def quick(  # noqa: D417 - typer shows each option's help
+def quick(
     path: Annotated[
         Path | None, typer.Argument(help="Checkpoint file, its folder, or a folder of checkpoints.")
     ] = None,
@@ -76,6 +77,7 @@ def quick(  # noqa: D417 - typer shows each option's help
 
     Example: nptwatch quick experiments/run/checkpoints/checkpoint-8000
     """
+    configure_logs(level="warning")
     settings = load_settings(config, env=os.environ, overrides=_overrides(residual, device))
     target = _target(path, checkpoint)
     files = weights_below(target, settings.watch.weights)

@@ -195,7 +195,7 @@ def quick_text(report: Report, *, verbose: bool = False, emoji: bool = False) ->
             f"   Remaining Work: {progress['remaining_work']}",
         ]
     elif report["grade"] is None:
-        lines += ["", heading("ACCURACY METRICS"), "   accuracy not measured (--no_accuracy)"]
+        lines += ["", heading("ACCURACY METRICS"), "   MSE Loss: accuracy not measured"]
     lines += _trainer_lines(report)
     lines += _status_lines(report, marked)
     if verbose:

@@ -33,11 +33,8 @@ def weights_below(path: Path, patterns: Sequence[str]) -> list[Path]:
     ]
     if not found:
         names = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-        raise LayoutError(
-            [
-                f"{path}: no checkpoint in it (no file named {' or '.join(patterns)}); it holds {names}"
-            ]
-        )
+        wanted = " or ".join(patterns)
+        raise LayoutError([f"{path}: no checkpoint in it (no {wanted}); it holds {names}"])
     return sorted(found, key=_order)
 
 

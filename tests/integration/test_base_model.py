@@ -51,7 +51,7 @@ def test_another_architecture_is_refused(folder: Path) -> None:
 
 
 def test_missing_weights_are_never_filled_with_random_numbers(folder: Path) -> None:
-    """transformers would initialise them and go on; we name the first one."""
+    """The library would initialise them and go on; we name the first one."""
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

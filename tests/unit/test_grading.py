@@ -123,7 +123,7 @@ def test_findings_explain_the_two_ways_to_be_wrong() -> None:
     ("grade", "ready", "confidence"),
     [("EXCELLENT", True, 0.9), ("GOOD", True, 0.7), ("FAIR", False, 0.4), ("POOR", False, 0.1)],
 )
-def test_readiness_of_each_grade(grade: str, ready: bool, confidence: float) -> None:  # noqa: FBT001
+def test_readiness_of_each_grade(grade: str, ready: bool, confidence: float) -> None:
     """Confidence and readiness as the guide's scripts give them."""
     words = readiness_of(Grade(grade), 0.1, 0.9)
     assert (words.ready, words.confidence) == (ready, confidence)
