@@ -21,14 +21,18 @@ from nptwatch.errors import ConfigError, NptwatchError
 from nptwatch.logs import configure_logs
 from nptwatch.service.build import open_stores
 from nptwatch.service.handover import parse_settings, read_line
+from nptwatch.store.engine import utc_now
 from nptwatch.worker.loop import WorkerLoop
 from nptwatch.worker.wake import Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from nptwatch.settings import Settings
     from nptwatch.worker.loop import Diagnoser
+
+    MakeDiagnoser = Callable[[Settings, Callable[[], datetime]], Diagnoser]
 
 READY = b"ready\n"
 NICENESS = 5
@@ -69,7 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--diagnoser",
         default=DEFAULT_DIAGNOSER,
         metavar="MODULE:FACTORY",
-        help="for tests: what to call with the settings to get the thing that measures",
+        help="for tests: called with settings and clock, gives the thing that measures",
     )
     return parser.parse_args(argv)
 
@@ -96,11 +100,11 @@ def _make_diagnoser(name: str, settings: Settings) -> Diagnoser:
     """Call the factory that `name` names; imported here, so that a torch that fails is logged."""
     module, _, factory = name.partition(":")
     try:
-        make: Callable[[Settings], Diagnoser] = getattr(import_module(module), factory)
+        make: MakeDiagnoser = getattr(import_module(module), factory)
     except (ImportError, AttributeError) as exc:
         message = f"diagnoser {name} cannot be imported: {exc}"
         raise ConfigError(message) from exc
-    return make(settings)
+    return make(settings, utc_now)
 
 
 def _stop_on_signals(wake: Wake) -> None:

@@ -17,6 +17,7 @@ from nptwatch.errors import (
     DatabaseError,
     DeviceError,
     IncompleteCheckpointError,
+    NptwatchError,
     OutOfMemoryError,
 )
 from nptwatch.npt.files import fingerprint
@@ -44,6 +45,8 @@ NOT_WHOLE_DELAY_SECONDS = 30.0
 
 BASE_MODEL_DELAY_SECONDS = 60.0
 """First pause after a base model could not be had; doubles."""
+
+SURPRISES_IN_A_ROW = 2
 
 LEAST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 900.0
@@ -89,8 +92,9 @@ class Diagnosis:
         first = max(settings.retry_delay_seconds, LEAST_DELAY_SECONDS)
         self._memory = Backoff(first, LONGEST_DELAY_SECONDS, time.monotonic)
         self._bases: dict[str | None, Backoff] = {}
-        self.device_failed = False
-        """The device is not to be trusted in this process any more."""
+        self._surprises = 0
+        self.exit_code: int | None = None
+        """Set when this process is to be replaced: its device is not to be trusted any more."""
 
     def of(self, claim: Claim) -> Outcome:
         """Measure a claimed job; never raises."""
@@ -103,7 +107,7 @@ class Diagnosis:
             return self._device_fault(error)
         except Exception as error:
             log.exception("diagnosis_failed", job_id=claim.job_id)
-            return Fault(cause="error", error=f"{type(error).__name__}: {error}")
+            return self._surprised(error)
 
     def _find(self, claim: Claim) -> Path | Outcome:
         """The first of the claim's paths that still holds its content, or why none does."""
@@ -145,6 +149,7 @@ class Diagnosis:
                 measured_at=self._clock(),
             )
         self._memory.reset()
+        self._surprises = 0
         return self._unless_changed(claim, path, outcome)
 
     def _base_revision(self, claim: Claim) -> str | Outcome:
@@ -161,7 +166,7 @@ class Diagnosis:
         except (OutOfMemoryError, MemoryError) as error:
             return self._out_of_memory(error)
         except DeviceError as error:  # before the checkpoint was touched: not its fault
-            self.device_failed = True
+            self.exit_code = error.exit_code
             return HandBack(event="device_failed", reason=str(error))
         backoff.reset()
         return revision
@@ -216,5 +221,15 @@ class Diagnosis:
         )
 
     def _device_fault(self, error: DeviceError) -> Fault:
-        self.device_failed = True
+        self.exit_code = error.exit_code
         return Fault(cause="device", error=str(error))
+
+    def _surprised(self, error: Exception) -> Fault:
+        """Count an error that nobody foresaw; after two in a row the fault may be ours.
+
+        A driver error, for one, makes every later job of the process fail.
+        """
+        self._surprises += 1
+        if self._surprises >= SURPRISES_IN_A_ROW:
+            self.exit_code = NptwatchError.exit_code
+        return Fault(cause="error", error=f"{type(error).__name__}: {error}")

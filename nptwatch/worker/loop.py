@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from nptwatch.errors import DatabaseError, DeviceError
+from nptwatch.errors import DatabaseError
 from nptwatch.store.engine import utc_now
 from nptwatch.store.records import JobState
 from nptwatch.worker.diagnose import Diagnoser, Diagnosis
@@ -74,7 +74,7 @@ class WorkerLoop:
         )
 
     def run(self, ready: Callable[[], None]) -> int:
-        """Work until stopped, until `max_jobs` are done, or until the device fails.
+        """Work until stopped, until `max_jobs` are done, or until the device cannot be trusted.
 
         Args:
             ready: called once the worker is known to the database and about to claim.
@@ -89,10 +89,10 @@ class WorkerLoop:
             self._worker_id, socket.gethostname(), os.getpid(), self._settings.device
         )
         ready()
-        while not (self._wake.stopping or self._diagnosis.device_failed or self._is_worn_out()):
+        while not (self._wake.stopping or self._is_worn_out()):
             self._turn()
         self._say_goodbye()
-        return DeviceError.exit_code if self._diagnosis.device_failed else 0
+        return self._diagnosis.exit_code or 0
 
     def _turn(self) -> None:
         """Do one job, or wait for one."""
@@ -241,7 +241,8 @@ class WorkerLoop:
         self._seen_at = now
 
     def _is_worn_out(self) -> bool:
-        return 0 < self._settings.max_jobs <= self._jobs_done
+        is_enough = 0 < self._settings.max_jobs <= self._jobs_done
+        return is_enough or self._diagnosis.exit_code is not None
 
     def _say_goodbye(self) -> None:
         try:
