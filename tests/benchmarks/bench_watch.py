@@ -1,0 +1,116 @@
+"""What watching costs: delay, a rescan of a big tree, memory, idle time. `make bench` runs it.
+
+Each prints its number and holds it to a budget.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nptwatch.settings import WatchSettings
+from nptwatch.watch.discovery import Finder
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+
+import watching as w  # noqa: E402 - the watcher tests' own support
+
+_PROCESS = """
+import os, sys, threading, time
+import nptwatch.watch.watcher as watcher
+from nptwatch.settings import Settings, WatchSettings
+from nptwatch.store.catalog import Catalog
+from nptwatch.store.engine import Database
+from nptwatch.store.migrate import upgrade
+from nptwatch.store.records import Request
+from pathlib import Path
+root, state = Path(sys.argv[1]), Path(sys.argv[2])
+database = Database(f"sqlite:///{state / 'nptwatch.db'}")
+upgrade(database)
+stop = threading.Event()
+watch = watcher.Watcher(
+    catalog=Catalog(database), request=Request(profile="quick", settings_hash="h"),
+    settings=WatchSettings(roots=(root,), settle_seconds=0.5), canary_dir=state,
+)
+thread = threading.Thread(target=watch.run, args=(stop,))
+thread.start()
+time.sleep(float(sys.argv[3]))
+before = time.process_time()
+time.sleep(5)
+used = (time.process_time() - before) / 5
+stop.set(); thread.join()
+rss = next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]
+print(int(rss) / 1024, used, "torch" in sys.modules)
+"""
+
+
+@pytest.fixture
+def big_tree(tmp_path: Path) -> Path:
+    """Make 20,000 folders with a checkpoint in every twentieth."""
+    root = tmp_path / "experiments"
+    for run in range(200):
+        for step in range(100):
+            folder = root / f"run{run}/checkpoints/checkpoint-{step}"
+            folder.mkdir(parents=True)
+            if step % 20 == 0:
+                (folder / "npt_weights.pt").write_bytes(w.archive(f"{run}/{step}", kilobytes=1))
+    return root
+
+
+def test_delay_from_complete_to_queued(tmp_path: Path) -> None:
+    """A complete file is queued within settle_seconds and one second, every time."""
+    root = tmp_path / "experiments"
+    (root / "x").mkdir(parents=True)
+    catalog = w.Spy(w.MemoryCatalog())
+    delays = []
+    with w.watching(catalog, w.settings(root, settle_seconds=2.0), tmp_path / "state"):
+        time.sleep(0.5)
+        for step in range(5):
+            w.checkpoint(root / "run", f"checkpoint-{step}")
+            delays.append(w.until(lambda n=step: len(catalog.queued()) > n))
+    print(f"\ncomplete to queued, settle 2 s: worst {max(delays):.2f} s of {len(delays)}")
+    assert max(delays) < 3.0
+
+
+def test_rescan_of_a_big_tree(big_tree: Path) -> None:
+    """20,000 folders are walked in about a second."""
+    finder = Finder(WatchSettings(roots=(big_tree,)))
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        (sweep,) = finder.sweep()
+        took.append(time.perf_counter() - start)
+    print(f"\nrescan of {sweep.folders} folders, {len(sweep.files)} files: {min(took):.2f} s")
+    assert len(sweep.files) == 1000
+    assert min(took) < 2.0
+
+
+@pytest.mark.parametrize("size", ["small", "big"])
+def test_memory_and_idle_time_of_a_watching_process(
+    tmp_path: Path, size: str, request: pytest.FixtureRequest
+) -> None:
+    """Watcher and store in one process stay under 120 MB and one hundredth of a core."""
+    root = tmp_path / "experiments"
+    if size == "big":
+        request.getfixturevalue("big_tree")
+    else:
+        w.checkpoint(root / "run", "checkpoint-1")
+    (tmp_path / "state").mkdir()
+    settled = "3" if size == "small" else "25"
+    done = subprocess.run(
+        [sys.executable, "-c", _PROCESS, str(root), str(tmp_path / "state"), settled],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    megabytes, used, torch = done.stdout.splitlines()[-1].split()
+    print(
+        f"\n{size} tree: peak {float(megabytes):.0f} MB, idle {100 * float(used):.2f} % of a core"
+    )
+    assert torch == "False"
+    assert float(megabytes) < 120
+    assert float(used) < 0.01
