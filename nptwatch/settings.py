@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from difflib import get_close_matches
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from nptwatch.cascade import Cascade, Given
 from nptwatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,20 +130,13 @@ def default_state_dir(env: Mapping[str, str]) -> Path:
     """Folder for database and caches: systemd's StateDirectory, else XDG, else below home."""
     if env.get("STATE_DIRECTORY"):
         return Path(env["STATE_DIRECTORY"].split(":")[0])
-    state_home = env.get("XDG_STATE_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".local/state")
-    return Path(state_home) / "nptwatch"
+    if env.get("XDG_STATE_HOME"):
+        return Path(env["XDG_STATE_HOME"]) / "nptwatch"
+    return _home(env) / ".local/state/nptwatch"
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Everything that can be set."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="NPTWATCH_",
-        env_nested_delimiter="__",
-        validate_default=True,
-    )
 
     state_dir: Path = Field(default_factory=lambda: default_state_dir(os.environ))
     """Database, caches and locks of this installation."""
@@ -167,14 +155,148 @@ class Settings(BaseSettings):
             return self.database.url.get_secret_value()
         return f"sqlite:///{self.state_dir / 'nptwatch.db'}"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - signature is the library's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line over environment over file; no .env, no secrets folder."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+    @property
+    def safe_database_url(self) -> str:
+        """The same with its secrets masked, for people and logs."""
+        return masked_url(self.database_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Settings and where they come from.
+
+    Attributes:
+        settings: what is in force.
+        file: the settings file that was read, if any.
+        given: what was given, by key (`section.name`); every other key has its default.
+    """
+
+    settings: Settings
+    file: Path | None
+    given: Mapping[str, Given]
+
+
+def load_settings(
+    path: Path | None,
+    *,
+    env: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,  # Any: a flag's value
+) -> Settings:
+    """Build the settings from file, environment and command line.
+
+    Args:
+        path: the settings file; None: NPTWATCH_CONFIG, else the first of ./nptwatch.toml,
+            $XDG_CONFIG_HOME/nptwatch/config.toml and /etc/nptwatch/config.toml that exists.
+        env: the environment.
+        overrides: flags, as `{"worker": {"count": 2}}` or `{"worker.count": 2}`; None: not given.
+
+    Raises:
+        ConfigError: a named file is missing or broken, or any key or value is wrong; lists all.
+    """
+    return load(path, env=env, overrides=overrides).settings
+
+
+def load(
+    path: Path | None,
+    *,
+    env: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,  # Any: a flag's value
+    cwd: Path | None = None,
+    system: Path = Path("/etc/nptwatch/config.toml"),
+) -> Loaded:
+    """Do what `load_settings` does and also say where each value comes from.
+
+    Args:
+        cwd: what relative paths of environment and command line are relative to.
+        system: the settings file of this machine.
+    """
+    cwd = cwd or Path.cwd()
+    file = find_file(path, env=env, cwd=cwd, system=system)
+    cascade = Cascade(Settings, prefix="NPTWATCH_")
+    if file is not None:
+        cascade.add_file(file)
+    cascade.add_environment(env, foreign=NOT_SETTINGS)
+    cascade.add_overrides(overrides or {})
+    given = dict(cascade.given)
+    cascade.given.setdefault("state_dir", Given(value=str(default_state_dir(env)), origin="XDG"))
+    settings = _anchored(cascade.build(), cascade.given, cwd, env)
+    return Loaded(settings=settings, file=file, given=given)
+
+
+NOT_SETTINGS = ("NPTWATCH_CONFIG", "NPTWATCH_DEBUG", "NPTWATCH_TEST_")
+"""Variables with our prefix that are no settings; the last stands for all that begin so."""
+
+
+def find_file(path: Path | None, *, env: Mapping[str, str], cwd: Path, system: Path) -> Path | None:
+    """Find the settings file; a named one must exist, the usual places may be empty."""
+    named = path or (Path(env["NPTWATCH_CONFIG"]) if env.get("NPTWATCH_CONFIG") else None)
+    if named is not None:
+        file = _absolute(named, cwd, env)
+        if not file.is_file():
+            by = "--config" if path else "NPTWATCH_CONFIG"
+            raise ConfigError(f"no settings file {file} (named by {by})")
+        return file
+    config_home = Path(env.get("XDG_CONFIG_HOME") or _home(env) / ".config")
+    usual = (cwd / "nptwatch.toml", config_home / "nptwatch/config.toml", system)
+    return next((file for file in usual if file.is_file()), None)
+
+
+def masked_url(url: str) -> str:
+    """Hide password and secret parameters of a database URL."""
+    url = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", r"\1***", url)
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    return Path(env["HOME"]) if env.get("HOME") else Path.home()
+
+
+def _absolute(path: Path, folder: Path, env: Mapping[str, str]) -> Path:
+    """Expand ~ and make a path absolute; keeps symlinks as they are."""
+    if path.parts[:1] == ("~",):
+        path = _home(env).joinpath(*path.parts[1:])
+    try:
+        path = path.expanduser()  # ~name
+    except RuntimeError as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
+    return Path(os.path.abspath(folder / path))  # noqa: PTH100 - resolve() follows links
+
+
+def _anchored(
+    settings: Settings, given: Mapping[str, Given], cwd: Path, env: Mapping[str, str]
+) -> Settings:
+    """Make paths absolute, so that they mean the same in every folder and child process.
+
+    A path in a file is relative to the file's folder, one from elsewhere to `cwd`.
+    """
+
+    def folder_of(key: str) -> Path:
+        source = given.get(key)
+        return source.file.parent if source and source.file else cwd
+
+    state_dir = _absolute(settings.state_dir, folder_of("state_dir"), env)
+    roots = tuple(_absolute(r, folder_of("watch.roots"), env) for r in settings.watch.roots)
+    model = settings.base.model
+    if model is not None:
+        local = _absolute(Path(model), folder_of("base.model"), env)
+        # a hub name ("meta-llama/Llama-3.2-1B") stays one unless a folder is called so
+        model = str(local) if model[0] in "./~" or local.is_dir() else model
+    url = settings.database.url
+    if url is not None:
+        url = SecretStr(_anchored_url(url.get_secret_value(), folder_of("database.url"), env))
+    return settings.model_copy(
+        update={
+            "state_dir": state_dir,
+            "watch": settings.watch.model_copy(update={"roots": roots}),
+            "base": settings.base.model_copy(update={"model": model}),
+            "database": settings.database.model_copy(update={"url": url}),
+        }
+    )
+
+
+def _anchored_url(url: str, folder: Path, env: Mapping[str, str]) -> str:
+    """Make the file of an SQLite URL absolute; other URLs and :memory: stay."""
+    match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?", url)
+    if match is None or match[2] == ":memory:" or match[2].startswith("file:"):
+        return url
+    return f"{match[1]}{_absolute(Path(match[2]), folder, env)}{match[3] or ''}"
