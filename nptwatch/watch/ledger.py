@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Tracks by path, with their deadlines in a heap (entries outdated by a new one are skipped)."""
+    """Tracks by path, with their deadlines in a heap; an outdated deadline is skipped."""
 
     def __init__(self) -> None:
         self.tracks: dict[str, Track] = {}

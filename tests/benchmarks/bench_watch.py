@@ -65,9 +65,11 @@ def test_delay_from_complete_to_queued(tmp_path: Path) -> None:
     """A complete file is queued within settle_seconds and one second, every time."""
     root = tmp_path / "experiments"
     (root / "x").mkdir(parents=True)
-    catalog = w.Spy(w.MemoryCatalog())
     delays = []
-    with w.watching(catalog, w.settings(root, settle_seconds=2.0), tmp_path / "state"):
+    with (
+        w.spied_catalog(tmp_path / "state") as catalog,
+        w.watching(catalog, w.settings(root, settle_seconds=2.0), tmp_path / "state"),
+    ):
         time.sleep(0.5)
         for step in range(5):
             w.checkpoint(root / "run", f"checkpoint-{step}")

@@ -36,6 +36,13 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Spy]:
+    """A catalog on SQLite that remembers what it was told."""
+    with w.spied_catalog(tmp_path / "state") as spy:
+        yield spy
+
+
+@pytest.fixture
 def logs() -> Iterator[list[dict[str, object]]]:
     """Log events as they come."""
     with capture_logs() as entries:
@@ -207,10 +214,9 @@ def test_watch_limit_is_explained_and_survived(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("way", [end_inotify_thread, mute_inotify])
 def test_every_checkpoint_arrives_while_the_observer_is_deaf(
-    tmp_path: Path, root: Path, logs: list[dict[str, object]], way: object
+    catalog: Spy, tmp_path: Path, root: Path, logs: list[dict[str, object]], way: object
 ) -> None:
     """With the observer deaf the scans find each checkpoint; it is rebuilt, and events wake again."""
-    catalog = Spy(w.MemoryCatalog())
     config = settings(root, rescan_seconds=1.5, settle_seconds=0.1)
     with watching(catalog, config, tmp_path / "state") as watcher:
         checkpoint(root / "run", "checkpoint-1")
@@ -228,9 +234,8 @@ def test_every_checkpoint_arrives_while_the_observer_is_deaf(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_rotation_churn_loses_no_checkpoint(tmp_path: Path, root: Path) -> None:
+def test_rotation_churn_loses_no_checkpoint(catalog: Spy, tmp_path: Path, root: Path) -> None:
     """The rename and rmtree pattern that has killed released versions; all that stays is queued."""
-    catalog = Spy(w.MemoryCatalog())
     config = settings(root, rescan_seconds=1.0, settle_seconds=0.1)
     with watching(catalog, config, tmp_path / "state"):
         checkpoints = root / "run/checkpoints"
@@ -244,11 +249,10 @@ def test_rotation_churn_loses_no_checkpoint(tmp_path: Path, root: Path) -> None:
         assert catalog.state_of(checkpoints / "last/npt_weights.pt") == "whole"
 
 
-def test_nothing_is_written_below_the_roots(tmp_path: Path, root: Path) -> None:
+def test_nothing_is_written_below_the_roots(catalog: Spy, tmp_path: Path, root: Path) -> None:
     """The canary lives in nptwatch's own folder; the trainer's folders are only read."""
     checkpoint(root / "run", "checkpoint-1")
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")} | {root: root.stat().st_mtime_ns}
-    catalog = Spy(w.MemoryCatalog())
     with watching(catalog, settings(root, rescan_seconds=0.2), tmp_path / "state"):
         until(catalog.queued)
         time.sleep(0.5)
@@ -257,10 +261,9 @@ def test_nothing_is_written_below_the_roots(tmp_path: Path, root: Path) -> None:
     assert (tmp_path / "state/watch-canary").exists()
 
 
-def test_idle_watcher_uses_hardly_any_time(tmp_path: Path, root: Path) -> None:
+def test_idle_watcher_uses_hardly_any_time(catalog: Spy, tmp_path: Path, root: Path) -> None:
     """With nothing to do the watcher takes less than a hundredth of a core."""
     checkpoint(root / "run", "checkpoint-1")
-    catalog = Spy(w.MemoryCatalog())
     watcher = Watcher(
         catalog=catalog, request=w.REQUEST, settings=settings(root), canary_dir=tmp_path / "state"
     )

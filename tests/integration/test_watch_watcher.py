@@ -41,9 +41,10 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def catalog() -> Iterator[Spy]:
-    """A catalog that remembers what it was told."""
-    yield Spy(w.MemoryCatalog())
+def catalog(state: Path) -> Iterator[Spy]:
+    """A catalog on SQLite that remembers what it was told."""
+    with w.spied_catalog(state) as spy:
+        yield spy
 
 
 def test_new_checkpoint_is_queued_soon_after_it_settled(

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nptwatch.settings import WatchSettings
+from nptwatch.store.catalog import Catalog
+from nptwatch.store.engine import Database
+from nptwatch.store.migrate import upgrade
 from nptwatch.store.records import Admission, FileState, KnownFile, Request
 from nptwatch.watch.watcher import Watcher
 
@@ -124,51 +127,21 @@ def settings(*roots: Path, **changes: object) -> WatchSettings:
     return WatchSettings.model_validate(values | changes)
 
 
-class MemoryCatalog:
-    """The catalog's contract in a few dicts."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, tuple[SeenFile, FileState, str | None, str]] = {}
-        self.jobs: set[tuple[str, str, str]] = set()
-
-    def known_files(self, root: str) -> dict[str, KnownFile]:
-        return {
-            path: KnownFile(
-                path=path,
-                run_path=f.run_path,
-                state=state,
-                signature=f.signature,
-                fingerprint=fp,
-                reason=reason,
-            )
-            for path, (f, state, fp, reason) in self.rows.items()
-            if f.root == root and state is not FileState.DELETED
-        }
-
-    def note(self, file: SeenFile, state: FileState, reason: str) -> None:
-        self.rows[file.path] = (file, state, None, reason)
-
-    def admit(self, whole: WholeFile, request: Request) -> Admission:
-        before = self.rows.get(whole.file.path)
-        self.rows[whole.file.path] = (whole.file, FileState.WHOLE, whole.fingerprint, "")
-        job = (whole.file.run_path, whole.fingerprint, request.settings_hash)
-        if job not in self.jobs:
-            self.jobs.add(job)
-            return Admission.QUEUED
-        same = before is not None and before[2] == whole.fingerprint
-        return Admission.KNOWN if same else Admission.TWIN
-
-    def gone(self, paths: Collection[str]) -> int:
-        for path in paths:
-            if path in self.rows:
-                self.rows[path] = (self.rows[path][0], FileState.DELETED, None, "")
-        return 0
+@contextmanager
+def spied_catalog(folder: Path) -> Iterator[Spy]:
+    """Open a real catalog on a new SQLite database, with a spy before it."""
+    database = Database(f"sqlite:///{folder / 'nptwatch.db'}")
+    upgrade(database)
+    try:
+        yield Spy(Catalog(database))
+    finally:
+        database.close()
 
 
 class Spy:
     """Passes everything on to a catalog and remembers it."""
 
-    def __init__(self, inner: object) -> None:
+    def __init__(self, inner: Catalog) -> None:
         self.inner = inner
         self.admitted: list[tuple[WholeFile, Admission]] = []
         self.notes: list[tuple[str, FileState, str]] = []
@@ -206,7 +179,7 @@ class Spy:
 
     def state_of(self, path: Path) -> FileState | None:
         """Return the state last stored for a path."""
-        for root in {w.file.root for w, _ in self.admitted} | set(map(str, path.parents)):
+        for root in map(str, path.parents):
             row = self.inner.known_files(root).get(str(path))
             if row is not None:
                 return row.state
