@@ -15,6 +15,7 @@ from nptwatch.alerts.outbox import Sender
 from nptwatch.service.build import build_watcher, is_sqlite, open_stores
 from nptwatch.service.schedule import Chore, Schedule
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
+from nptwatch.store.records import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ SENDER_SECONDS = 1.0
 
 REAPER_SECONDS = 5.0
 """How soon an expired lease is noticed."""
+
+GONE = frozenset((WorkerState.STOPPED, WorkerState.LOST))
 
 log = structlog.get_logger()
 
@@ -113,6 +116,7 @@ class Crew:
         return [
             Chore(name="rescan", do=self._watcher.rescan, every_seconds=rescan_seconds),
             Chore(name="reap_leases", do=self._reap_leases, every_seconds=REAPER_SECONDS),
+            Chore(name="lost_workers", do=self._note_lost_workers, every_seconds=REAPER_SECONDS),
             Chore(name="send_alerts", do=self._sender.run_due, every_seconds=SENDER_SECONDS),
         ]
 
@@ -123,3 +127,19 @@ class Crew:
         )
         if jobs:
             log.warning("leases_expired", jobs=jobs)
+
+    def _note_lost_workers(self) -> None:
+        """Write off workers that were silent for so long that their leases are gone too."""
+        settings = self._settings.worker
+        alive = {row.worker_id for row in self._stores.workers.alive(2 * settings.lease_seconds)}
+        for row in self._stores.workers.rows():
+            if row.worker_id in alive or row.state in GONE:
+                continue
+            self._stores.queue.release_worker(
+                row.worker_id,
+                cause="lease_expired",
+                error=f"worker {row.worker_id} was not heard of any more",
+                max_attempts=settings.max_attempts,
+                retry_delay_seconds=settings.retry_delay_seconds,
+            )
+            log.warning("worker_lost", worker_id=row.worker_id, host=row.host, pid=row.pid)

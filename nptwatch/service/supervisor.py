@@ -197,7 +197,6 @@ class Slot:
             max_attempts=settings.max_attempts,
             retry_delay_seconds=settings.retry_delay_seconds,
         )
-        self._stores.workers.stopped(worker_id)
         if jobs:
             log.warning("jobs_given_back", worker_id=worker_id, jobs=jobs)
 

@@ -57,6 +57,14 @@ log = structlog.get_logger()
 class Diagnoser(Protocol):
     """Measures checkpoints; keeps what is worth keeping between them."""
 
+    @property
+    def device(self) -> str:
+        """Where it measures."""
+
+    @property
+    def base_model(self) -> str | None:
+        """Name of the base that is loaded."""
+
     def base_revision(self, claim: Claim) -> str:
         """Identify the content of the claim's base model, loading it if needed.
 

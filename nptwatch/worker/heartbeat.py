@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from nptwatch.errors import DatabaseError
+from nptwatch.store.records import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,18 +78,18 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        due = time.monotonic() + self._interval_seconds
-        while not self._ended.wait(min(self._interval_seconds, TICK_SECONDS)):
+        due = time.monotonic()  # at once: others see what this worker is at
+        while not self._ended.is_set():
             if self._wake.stopped_for > self._settings.shutdown_seconds:
                 self._hand_back()
                 return
-            if time.monotonic() < due:
-                continue
-            due = time.monotonic() + self._interval_seconds
-            if not self._beat():
-                log.warning("lease_lost", job_id=self._claim.job_id)
-                self.over.set()
-                return
+            if time.monotonic() >= due:
+                due = time.monotonic() + self._interval_seconds
+                if not self._beat():
+                    log.warning("lease_lost", job_id=self._claim.job_id)
+                    self.over.set()
+                    return
+            self._ended.wait(min(self._interval_seconds, TICK_SECONDS))
 
     def _beat(self) -> bool:
         """Renew the lease; an unreachable database is no answer, so the lease may still hold."""
@@ -96,7 +97,7 @@ class Heartbeat:
             held = self._queue.heartbeat(
                 self._claim.job_id, self._worker_id, lease_seconds=self._settings.lease_seconds
             )
-            self._workers.beat(self._worker_id, state="busy", job_id=self._claim.job_id)
+            self._workers.beat(self._worker_id, state=WorkerState.BUSY, job_id=self._claim.job_id)
         except DatabaseError as error:
             log.warning("heartbeat_failed", job_id=self._claim.job_id, error=str(error))
             return True

@@ -10,7 +10,7 @@ import structlog
 
 from nptwatch.errors import DatabaseError
 from nptwatch.store.engine import utc_now
-from nptwatch.store.records import JobState
+from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.diagnose import Diagnoser, Diagnosis
 from nptwatch.worker.heartbeat import Heartbeat
 from nptwatch.worker.outcomes import Close, Fault, HandBack, Outcome, Store, StoreKnown
@@ -57,6 +57,7 @@ class WorkerLoop:
     ) -> None:
         self._queue = queue
         self._workers = workers
+        self._diagnoser = diagnoser
         self._rules = rules
         self._settings = settings
         self._worker_id = worker_id
@@ -86,7 +87,7 @@ class WorkerLoop:
             DatabaseError: at the start, or when the schema does not fit any more.
         """
         self._workers.register(
-            self._worker_id, socket.gethostname(), os.getpid(), self._settings.device
+            self._worker_id, socket.gethostname(), os.getpid(), self._diagnoser.device
         )
         ready()
         while not (self._wake.stopping or self._is_worn_out()):
@@ -237,7 +238,12 @@ class WorkerLoop:
         interval_seconds = self._settings.lease_seconds / 4
         if self._seen_at and (now - self._seen_at).total_seconds() < interval_seconds:
             return
-        self._workers.beat(self._worker_id, state="idle", jobs_done=self._jobs_done)
+        self._workers.beat(
+            self._worker_id,
+            state=WorkerState.IDLE,
+            base_model=self._diagnoser.base_model,
+            jobs_done=self._jobs_done,
+        )
         self._seen_at = now
 
     def _is_worn_out(self) -> bool:

@@ -1,0 +1,30 @@
+"""The real daemon in a process of its own: `python daemon_process.py settings.json [diagnoser]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from nptwatch.errors import NptwatchError
+from nptwatch.logs import configure_logs
+from nptwatch.service.daemon import Daemon
+from nptwatch.service.handover import parse_settings
+
+
+def main() -> int:
+    """Run the daemon with the settings of a JSON file; SIGHUP reads it again."""
+    path = Path(sys.argv[1])
+    configure_logs(form="json")
+    try:
+        return Daemon(
+            parse_settings(path.read_bytes()),
+            loader=lambda: parse_settings(path.read_bytes()),
+            worker_arguments=("--diagnoser", sys.argv[2]),
+        ).run()
+    except NptwatchError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A diagnoser for tests that does what a `plan.json` beside the checkpoint says.
+
+Given to real workers by `--diagnoser planned:PlanDiagnoser`. Each start of a measurement adds a
+line to `measured.log` beside the checkpoint, so that tests can count them across processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from nptwatch.diagnostics.grading import grade_of
+from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
+from nptwatch.errors import BaseModelError, OutOfMemoryError
+from nptwatch.store.records import Measured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from nptwatch.settings import Settings
+    from nptwatch.store.records import Claim
+
+
+class PlanDiagnoser:
+    """Implements worker.loop.Diagnoser."""
+
+    device = "cpu"
+    base_model = None
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
+        if settings.base.model == "broken":
+            msg = "the base model is broken"
+            raise BaseModelError(msg)
+        self._clock = clock
+
+    def base_revision(self, claim: Claim) -> str:
+        """The same base for all."""
+        return f"base:{claim.base_model}"
+
+    def measure(self, claim: Claim, path: Path) -> Measured:
+        """Follow the plan."""
+        with (path.parent / "measured.log").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        plan = json.loads((path.parent / "plan.json").read_text())
+        _act(plan, path.parent)
+        mse, cosine = plan.get("mse", 0.4), plan.get("cosine", 0.99)
+        return Measured(
+            grade=str(grade_of(mse, cosine)),
+            base_revision=self.base_revision(claim),
+            diagnostics_version=DIAGNOSTICS_VERSION,
+            mse=mse,
+            cosine=cosine,
+            duration_seconds=0.01,
+            measured_at=self._clock(),
+        )
+
+
+def _act(plan: dict[str, Any], folder: Path) -> None:
+    match plan.get("do"):
+        case "crash":
+            os._exit(9)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "raise":
+            raise ValueError("the plan says so")
+        case "memory":
+            if not (folder / "go").exists():
+                raise OutOfMemoryError("the plan says so")
+        case "block":
+            while not (folder / "go").exists():
+                time.sleep(0.01)

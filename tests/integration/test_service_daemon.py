@@ -1,0 +1,347 @@
+"""The real daemon: watcher, SQLite, workers and alerts, in real processes that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from serving import DaemonProcess, Place, is_running, times_measured
+from watching import until
+
+from nptwatch.store.records import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from nptwatch.settings import Settings
+
+    Start = Callable[..., DaemonProcess]
+
+LONG = 30.0
+
+NOTE = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read())"
+FAIL_FIRST = (
+    "import pathlib, sys; said = sys.stdin.read(); first = pathlib.Path(sys.argv[1] + '.first');\n"
+    "if not first.exists(): first.touch(); sys.exit('mail server is down')\n"
+    "open(sys.argv[1], 'a').write(said)"
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A fresh place."""
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def start(place: Place) -> Iterator[Start]:
+    """Starts daemons in that place and ends them after the test."""
+    daemons: list[DaemonProcess] = []
+
+    def start(settings: Settings | None = None, **more: str) -> DaemonProcess:
+        daemons.append(DaemonProcess(place, settings or place.settings(), **more))
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        daemon.close()
+
+
+def noting(tmp_path: Path, program: str = NOTE) -> dict[str, object]:
+    """Alert settings with a command that appends the event to a file."""
+    return {"command": [sys.executable, "-S", "-c", program, str(tmp_path / "alerts")]}
+
+
+def alerts(tmp_path: Path) -> list[dict[str, object]]:
+    """The events that the command got."""
+    path = tmp_path / "alerts"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_checkpoint_is_found_measured_recorded_and_told(
+    place: Place, start: Start, tmp_path: Path
+) -> None:
+    """Backlog and newcomers get one result each, a change to GOOD one alert; SIGTERM exits 0."""
+    first = place.checkpoint(100, mse=0.7, cosine=0.7)
+    daemon = start(place.settings(alerts=noting(tmp_path)))
+    until(lambda: place.graded() == {100: "POOR"}, seconds=LONG)
+    second = place.checkpoint(200, mse=0.08)
+    until(lambda: alerts(tmp_path), seconds=LONG)
+
+    assert place.graded() == {100: "POOR", 200: "GOOD"}
+    assert [times_measured(first), times_measured(second)] == [1, 1]
+    (alert,) = alerts(tmp_path)
+    assert (alert["kind"], alert["run"], alert["step"]) == ("reached_good", "run1", 200)
+    assert (alert["old"], alert["new"], alert["mse"]) == ("POOR", "GOOD", 0.08)
+    assert daemon.wait_for("alert_raised")["event_id"] == alert["event_id"]
+    change = daemon.wait_for("status_changed", times=2)
+    assert {key: change[key] for key in ("run", "step", "old", "new", "mse", "cosine")} == {
+        "run": "run1",
+        "step": 200,
+        "old": "POOR",
+        "new": "GOOD",
+        "mse": 0.08,
+        "cosine": 0.99,
+    }
+    worker = daemon.worker_pid()
+    assert daemon.stop() == 0
+    assert not is_running(worker)
+    assert {row.state for row in place.stores.workers.rows()} == {"stopped"}
+
+
+def test_a_restart_repeats_nothing_and_tells_nothing_twice(
+    place: Place, start: Start, tmp_path: Path
+) -> None:
+    """What was done stays done: no second measurement, no second alert."""
+    settings = place.settings(alerts=noting(tmp_path))
+    done = place.checkpoint(100, mse=0.08)
+    daemon = start(settings)
+    until(lambda: alerts(tmp_path), seconds=LONG)
+    daemon.stop()
+    new = place.checkpoint(200, mse=0.07)
+
+    start(settings)
+
+    until(lambda: 200 in place.graded(), seconds=LONG)
+    assert [times_measured(done), times_measured(new)] == [1, 1]
+    assert len(alerts(tmp_path)) == 1
+
+
+def test_a_killed_worker_is_replaced_and_its_job_measured_again(place: Place, start: Start) -> None:
+    """SIGKILL mid-job: the job comes back at once, counted as a crash, and is recorded once."""
+    weights = place.checkpoint(100, do="block", mse=0.08)
+    daemon = start()
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+    os.kill(daemon.worker_pid(), signal.SIGKILL)
+    until(lambda: times_measured(weights) == 2, seconds=LONG)
+    (weights.parent / "go").touch()
+    until(lambda: place.graded() == {100: "GOOD"}, seconds=LONG)
+
+    assert place.job(100).attempts_by_cause == {"crash": 1}
+    assert daemon.wait_for("worker_crashed")["ended"] == "SIGKILL"
+    assert times_measured(weights) == 2
+    assert daemon.stop() == 0
+
+
+def test_a_killed_daemon_takes_its_worker_along_and_loses_nothing(
+    place: Place, start: Start, tmp_path: Path
+) -> None:
+    """SIGKILL of the daemon ends the worker; the next daemon goes on, repeating nothing done."""
+    settings = place.settings(worker={"shutdown_seconds": 0.5}, alerts=noting(tmp_path))
+    done = place.checkpoint(100, mse=0.08)
+    daemon = start(settings)
+    until(lambda: alerts(tmp_path), seconds=LONG)
+    running = place.checkpoint(200, do="block", mse=0.03)
+    until(lambda: times_measured(running) == 1, seconds=LONG)
+    worker = daemon.worker_pid()
+    daemon.send(signal.SIGKILL)
+    until(lambda: not is_running(worker), seconds=LONG)
+    until(lambda: place.job_state(200) == JobState.QUEUED, seconds=LONG)
+    assert place.job(200).attempts == 0
+
+    (running.parent / "go").touch()
+    start(settings)
+
+    until(lambda: len(alerts(tmp_path)) == 2, seconds=LONG)
+    assert place.graded() == {100: "GOOD", 200: "EXCELLENT"}
+    assert [times_measured(done), times_measured(running)] == [1, 2]
+    assert [alert["kind"] for alert in alerts(tmp_path)] == ["reached_good", "reached_excellent"]
+
+
+def test_a_checkpoint_that_kills_every_worker_is_quarantined(place: Place, start: Start) -> None:
+    """After `max_attempts` crashes it is failed with the cause, and the others get done."""
+    poison = place.checkpoint(300, do="kill")
+    place.checkpoint(100, mse=0.4)
+    place.checkpoint(200, mse=0.3)
+    daemon = start(place.settings(worker={"max_attempts": 2}))
+    until(lambda: place.job_state(300) == JobState.FAILED, seconds=LONG)
+    until(lambda: place.graded() == {100: "FAIR", 200: "FAIR"}, seconds=LONG)
+
+    job = place.job(300)
+    assert (job.attempts, job.attempts_by_cause) == (2, {"crash": 2})
+    assert "SIGKILL" in (job.reason or "")
+    assert times_measured(poison) == 2
+    assert daemon.stop() == 0
+
+
+def test_errors_that_nobody_foresaw_are_quarantined_too(place: Place, start: Start) -> None:
+    """An exception counts against its checkpoint, with its text as the reason."""
+    place.checkpoint(300, do="raise")
+    place.checkpoint(100, mse=0.4)
+    daemon = start()
+    until(lambda: place.job_state(300) == JobState.FAILED, seconds=LONG)
+    until(lambda: place.graded() == {100: "FAIR"}, seconds=LONG)
+
+    assert "ValueError: the plan says so" in (place.job(300).reason or "")
+    assert place.job(300).attempts_by_cause == {"error": 3}
+    assert daemon.wait_for("job_quarantined")["step"] == 300
+
+
+def test_running_out_of_memory_is_not_counted(place: Place, start: Start) -> None:
+    """The job waits and is tried again; the checkpoint is not blamed."""
+    weights = place.checkpoint(100, do="memory", mse=0.08)
+    daemon = start()
+    daemon.wait_for("out_of_memory")
+    (weights.parent / "go").touch()
+    until(lambda: place.graded() == {100: "GOOD"}, seconds=LONG)
+
+    assert place.job(100).attempts == 0
+    assert daemon.stop() == 0
+
+
+def test_a_worker_that_cannot_start_touches_no_job(place: Place, start: Start) -> None:
+    """Failing at start-up is told apart from crashing, tried again, and counts for no job."""
+    place.checkpoint(100, mse=0.4)
+    daemon = start(place.settings(base={"model": "broken"}))
+    daemon.wait_for("worker_start_failed", times=2)
+
+    assert daemon.log("worker_start_failed")[0]["ended"] == "exit code 4"
+    assert daemon.log("worker_crashed") == []
+    assert place.job(100).attempts == 0
+    assert daemon.stop() == 0
+
+
+def test_a_stop_lets_the_running_job_finish(place: Place, start: Start) -> None:
+    """Within `shutdown_seconds` the job in hand is still recorded, and no other is begun."""
+    place.checkpoint(100, mse=0.4)
+    weights = place.checkpoint(200, do="block", mse=0.08)
+    daemon = start()
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for("daemon_stopping")
+    (weights.parent / "go").touch()
+
+    assert daemon.process.wait(40) == 0
+    assert place.graded() == {200: "GOOD"}
+    assert place.job_state(100) == JobState.QUEUED
+
+
+def test_a_stop_hands_back_a_job_that_does_not_finish(place: Place, start: Start) -> None:
+    """After `shutdown_seconds` the job goes back uncounted, and the daemon still exits 0."""
+    weights = place.checkpoint(100, do="block")
+    daemon = start(place.settings(worker={"shutdown_seconds": 0.5}))
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+
+    assert daemon.stop() == 0
+    job = place.job(100)
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    assert "worker stopped" in (job.reason or "")
+
+
+def test_a_second_interrupt_cuts_the_wait_short(place: Place, start: Start) -> None:
+    """Ctrl-C twice does not wait for `shutdown_seconds`; the job goes back uncounted."""
+    weights = place.checkpoint(100, do="block")
+    daemon = start(place.settings(worker={"shutdown_seconds": 600.0}))
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+    daemon.send(signal.SIGINT)
+    daemon.wait_for("daemon_stopping")
+    daemon.send(signal.SIGINT)
+
+    assert daemon.process.wait(20) == 0
+    job = place.job(100)
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+
+
+def test_an_alert_is_tried_again_until_the_command_takes_it(
+    place: Place, start: Start, tmp_path: Path
+) -> None:
+    """A command that fails first gets the same event again; the log channel is not held up."""
+    place.checkpoint(100, mse=0.08)
+    daemon = start(place.settings(alerts=noting(tmp_path, FAIL_FIRST)))
+    failed = daemon.wait_for("alert_failed")
+    until(lambda: alerts(tmp_path), seconds=LONG)
+
+    assert "mail server is down" in failed["error"]
+    assert [alert["event_id"] for alert in alerts(tmp_path)] == [failed["event_id"]]
+    assert len(daemon.log("alert_raised")) == 1
+    assert daemon.stop() == 0
+
+
+def test_a_second_daemon_is_refused_by_name(place: Place, start: Start) -> None:
+    """One daemon per state folder: the second exits 2 and names the process of the first."""
+    first = start()
+    first.wait_for("daemon_started")
+    second = start()
+
+    assert second.process.wait(LONG) == 2
+    assert f"another nptwatch daemon (process {first.process.pid})" in second.text()
+    assert first.stop() == 0
+
+
+def test_an_unwritable_state_folder_is_a_clear_error(place: Place, start: Start) -> None:
+    """Exit code 2 and what to set instead of a traceback."""
+    place.state_dir.write_text("a file in the way")
+    daemon = start()
+
+    assert daemon.process.wait(LONG) == 2
+    assert "state folder" in daemon.text()
+    assert "set state_dir" in daemon.text()
+
+
+def test_hangup_reloads_settings_that_work_and_keeps_those_that_do_not(
+    place: Place, start: Start, tmp_path: Path
+) -> None:
+    """A broken file changes nothing; a good one makes the daemon watch its roots."""
+    place.checkpoint(100, mse=0.4)
+    daemon = start()
+    until(lambda: 100 in place.graded(), seconds=LONG)
+    daemon.config.write_text("{")
+    daemon.send(signal.SIGHUP)
+    daemon.wait_for("reload_failed")
+    place.checkpoint(200, mse=0.4)
+    until(lambda: 200 in place.graded(), seconds=LONG)
+
+    place.root = tmp_path / "other"
+    place.root.mkdir()
+    daemon.write(place.settings())
+    daemon.send(signal.SIGHUP)
+    daemon.wait_for("settings_reloaded")
+    place.checkpoint(300, run="run2", mse=0.4)
+
+    until(lambda: 300 in place.graded("run2"), seconds=LONG)
+    assert daemon.log("daemon_started")[-1]["roots"] == [str(place.root)]
+    assert daemon.stop() == 0
+
+
+def test_a_lost_database_loses_no_result(place: Place, start: Start) -> None:
+    """A result measured while the database is away is kept and recorded once it is back."""
+    weights = place.checkpoint(100, do="block", mse=0.08)
+    daemon = start()
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+    place.close()
+    away = place.state_dir.parent / "away"
+    away.mkdir()
+    files = list(place.state_dir.glob("nptwatch.db*"))
+    for file in files:
+        file.rename(away / file.name)
+    (weights.parent / "go").touch()
+    daemon.wait_for("record_failed")
+    daemon.wait_for("database_lost")
+    for file in files:
+        (away / file.name).rename(file)
+    daemon.wait_for("database_back")
+    until(lambda: place.graded() == {100: "GOOD"}, seconds=LONG)
+
+    assert times_measured(weights) == 1
+    assert len(daemon.log("database_lost")) == 1
+    assert daemon.stop() == 0
+
+
+def test_a_dead_helper_ends_the_daemon(place: Place, start: Start) -> None:
+    """A watcher that ends by itself is not survived in silence: exit 1, for systemd to restart."""
+    daemon = start()
+    daemon.worker_pid()
+    with place.stores.database.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE outbox")
+        connection.exec_driver_sql("ALTER TABLE files RENAME TO filed")
+    place.checkpoint(100)
+
+    assert daemon.process.wait(LONG) == 1
+    assert daemon.log("helper_died")[0]["helpers"] == ["watcher"]

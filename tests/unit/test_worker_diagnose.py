@@ -1,0 +1,394 @@
+"""Which outcome a claimed job has, with real files and a real SQLite database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.watching import archive
+
+from nptwatch.errors import (
+    BaseModelError,
+    CheckpointChangedError,
+    CheckpointDeletedError,
+    DeviceError,
+    IncompleteCheckpointError,
+    InvalidCheckpointError,
+    LayoutError,
+    OutOfMemoryError,
+    UnsafeCheckpointError,
+)
+from nptwatch.npt.files import fingerprint
+from nptwatch.service.build import open_stores, request_of
+from nptwatch.settings import Settings, WorkerSettings
+from nptwatch.store.records import JobState, Measured, SeenFile, WholeFile
+from nptwatch.worker.diagnose import Diagnosis
+from nptwatch.worker.outcomes import Close, Fault, HandBack, Store, StoreKnown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from nptwatch.service.build import Stores
+    from nptwatch.store.records import Claim
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+OLD_SECONDS = 600.0
+BASE = "base:1"
+
+
+def measured() -> Measured:
+    """A good result."""
+    return Measured(
+        grade="GOOD",
+        base_revision=BASE,
+        diagnostics_version=1,
+        mse=0.08,
+        cosine=0.99,
+        duration_seconds=0.1,
+        measured_at=NOW,
+    )
+
+
+class Scripted:
+    """A diagnoser that calls what the test gives it."""
+
+    device = "cpu"
+    base_model = None
+
+    def __init__(self) -> None:
+        self.base: Callable[[], str] = lambda: BASE
+        self.act: Callable[[Path], Measured] = lambda _path: measured()
+        self.asked: list[Path] = []
+
+    def base_revision(self, claim: Claim) -> str:  # noqa: ARG002 - the protocol's
+        """As scripted."""
+        return self.base()
+
+    def measure(self, claim: Claim, path: Path) -> Measured:  # noqa: ARG002
+        """As scripted."""
+        self.asked.append(path)
+        return self.act(path)
+
+    def fails(self, error: Exception) -> None:
+        """Let every measurement fail."""
+
+        def act(_path: Path) -> Measured:
+            raise error
+
+        self.act = act
+
+
+class Bench:
+    """A checkpoint, its claim, and the diagnosis under test."""
+
+    def __init__(self, folder: Path, stores: Stores, settings: Settings) -> None:
+        self.run = folder / "run1"
+        self.weights = self.run / "checkpoint-100" / "npt_weights.pt"
+        self.weights.parent.mkdir(parents=True)
+        self.weights.write_bytes(archive("100"))
+        self.stores = stores
+        self.settings = settings
+        self.diagnoser = Scripted()
+        self.diagnosis = Diagnosis(
+            queue=stores.queue,
+            diagnoser=self.diagnoser,
+            settings=WorkerSettings(retry_delay_seconds=5.0),
+            unloadable_after_seconds=OLD_SECONDS,
+            clock=lambda: NOW,
+        )
+        self.admit(self.weights)
+        claim = stores.queue.claim("w1", lease_seconds=60.0)
+        assert claim is not None
+        self.claim = claim
+
+    def admit(self, path: Path, run: Path | None = None) -> None:
+        """Put a file in the catalog as the watcher does."""
+        run = run or self.run
+        stat = path.stat()
+        seen = SeenFile(
+            run_path=str(run),
+            run_name=run.name,
+            root=str(run.parent),
+            path=str(path),
+            signature=f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}",
+            mtime_ns=stat.st_mtime_ns,
+            size_bytes=stat.st_size,
+        )
+        whole = WholeFile(file=seen, fingerprint=fingerprint(path), step=100, base_model=None)
+        self.stores.catalog.admit(whole, request_of(self.settings))
+
+    def twin(self) -> Path:
+        """Give the claim a second path with the same content, behind the first."""
+        path = self.run / "best" / "npt_weights.pt"
+        path.parent.mkdir()
+        shutil.copy2(self.weights, path)
+        self.claim = replace(self.claim, paths=(str(self.weights), str(path)))
+        return path
+
+    def age(self, seconds: float) -> None:
+        """Let the file have been written so long ago."""
+        at = (NOW - timedelta(seconds=seconds)).timestamp()
+        os.utime(self.weights, (at, at))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A bench with its own database."""
+    settings = Settings(state_dir=tmp_path / "state")
+    stores = open_stores(settings, migrate=True)
+    yield Bench(tmp_path, stores, settings)
+    stores.close()
+
+
+def overwrite(path: Path) -> None:
+    """Write another version in place."""
+    path.write_bytes(archive("another version"))
+
+
+def test_a_measured_checkpoint_is_stored(bench: Bench) -> None:
+    """The normal case: measured from the claim's first path."""
+    assert bench.diagnosis.of(bench.claim) == Store(measured=measured())
+    assert bench.diagnoser.asked == [bench.weights]
+
+
+def test_the_same_content_measured_before_is_not_measured_again(bench: Bench) -> None:
+    """A result with the same key counts, whichever run it was measured in."""
+    done = bench.stores.queue.finish(bench.claim, "w1", measured(), lambda _change: ())
+    assert done is not None
+    other = bench.run.parent / "run2"
+    copy = other / "checkpoint-100" / "npt_weights.pt"
+    copy.parent.mkdir(parents=True)
+    shutil.copy2(bench.weights, copy)
+    bench.admit(copy, other)
+    claim = bench.stores.queue.claim("w1", lease_seconds=60.0)
+    assert claim is not None
+
+    assert bench.diagnosis.of(claim) == StoreKnown(result_id=done.result_id)
+    assert bench.diagnoser.asked == []
+
+
+def test_a_checkpoint_gone_before_is_deleted(bench: Bench) -> None:
+    """Rotated away while it waited: closed, not an error."""
+    bench.weights.unlink()
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, Close)
+    assert outcome.state == JobState.DELETED
+
+
+def test_a_checkpoint_overwritten_before_is_superseded(bench: Bench) -> None:
+    """Another version lies there: the watcher admits that one by itself."""
+    overwrite(bench.weights)
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, Close)
+    assert outcome.state == JobState.SUPERSEDED
+
+
+def test_a_twin_is_measured_where_the_first_path_is_gone(bench: Bench) -> None:
+    """The content counts, not the path."""
+    twin = bench.twin()
+    bench.weights.unlink()
+
+    assert bench.diagnosis.of(bench.claim) == Store(measured=measured())
+    assert bench.diagnoser.asked == [twin]
+
+
+def test_a_result_is_thrown_away_when_the_file_changed_meanwhile(bench: Bench) -> None:
+    """Nobody knows which version was measured."""
+
+    def act(path: Path) -> Measured:
+        overwrite(path)
+        return measured()
+
+    bench.diagnoser.act = act
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, Close)
+    assert outcome.state == JobState.SUPERSEDED
+
+
+def test_a_changed_file_with_a_twin_is_tried_again_from_the_twin(bench: Bench) -> None:
+    """The result is thrown away, but the content is still there."""
+    twin = bench.twin()
+
+    def act(path: Path) -> Measured:
+        if path == bench.weights:
+            overwrite(path)
+        return measured()
+
+    bench.diagnoser.act = act
+    outcome = bench.diagnosis.of(bench.claim)
+    assert isinstance(outcome, HandBack)
+    assert outcome.event == "result_discarded"
+
+    assert bench.diagnosis.of(bench.claim) == Store(measured=measured())
+    assert bench.diagnoser.asked == [bench.weights, twin]
+
+
+@pytest.mark.parametrize("has_twin", [True, False])
+def test_a_file_deleted_while_measured_counts_only_with_a_twin(
+    bench: Bench, has_twin: bool
+) -> None:
+    """A twin proves what was read; without one the job is closed as deleted."""
+    if has_twin:
+        bench.twin()
+
+    def act(path: Path) -> Measured:
+        path.unlink()
+        return measured()
+
+    bench.diagnoser.act = act
+    outcome = bench.diagnosis.of(bench.claim)
+
+    if has_twin:
+        assert outcome == Store(measured=measured())
+    else:
+        assert isinstance(outcome, Close)
+        assert outcome.state == JobState.DELETED
+
+
+def test_deleted_while_reading_is_deleted(bench: Bench) -> None:
+    """The reader may be the first to notice."""
+
+    def act(path: Path) -> Measured:
+        path.unlink()
+        raise CheckpointDeletedError(str(path))
+
+    bench.diagnoser.act = act
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, Close)
+    assert outcome.state == JobState.DELETED
+
+
+def test_a_rewrite_noticed_by_the_reader_goes_back_uncounted(bench: Bench) -> None:
+    """It is tried again after a pause."""
+    bench.diagnoser.fails(CheckpointChangedError("rewritten"))
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, HandBack)
+    assert outcome.delay_seconds > 0
+
+
+@pytest.mark.parametrize(("age", "delay"), [(0.0, 30.0), (590.0, 10.0), (599.9, 1.0)])
+def test_a_young_file_that_is_not_whole_waits(bench: Bench, age: float, delay: float) -> None:
+    """It is looked at again in at most 30 s, and as soon as it is old."""
+    bench.age(age)
+    bench.diagnoser.fails(IncompleteCheckpointError("CRC of data/0"))
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, HandBack)
+    assert outcome.reason == "CRC of data/0"
+    assert outcome.delay_seconds == pytest.approx(delay, abs=0.1)
+
+
+def test_an_old_file_that_is_not_whole_is_unloadable(bench: Bench) -> None:
+    """The reason is kept as a result, so that it is never tried again."""
+    bench.age(OLD_SECONDS + 1)
+    bench.diagnoser.fails(IncompleteCheckpointError("CRC of data/0"))
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, Store)
+    assert (outcome.measured.grade, outcome.measured.error) == ("UNLOADABLE", "CRC of data/0")
+    assert outcome.measured.base_revision == BASE
+
+
+@pytest.mark.parametrize(
+    ("error", "grade"),
+    [
+        (UnsafeCheckpointError("pickled code"), "UNLOADABLE"),
+        (LayoutError(["a", "b"]), "UNLOADABLE"),
+        (InvalidCheckpointError("NaN in layer 3"), "INVALID"),
+    ],
+)
+def test_a_checkpoint_at_fault_is_a_result(bench: Bench, error: Exception, grade: str) -> None:
+    """Refused at once, whatever its age, with the error as text."""
+    bench.diagnoser.fails(error)
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, Store)
+    assert (outcome.measured.grade, outcome.measured.error) == (grade, str(error))
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("8 GiB short"), MemoryError("host")])
+def test_out_of_memory_goes_back_with_a_pause(bench: Bench, error: Exception) -> None:
+    """It is nobody's fault."""
+    bench.diagnoser.fails(error)
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, HandBack)
+    assert outcome.event == "out_of_memory"
+    assert outcome.delay_seconds == pytest.approx(5.0, abs=0.5)
+
+
+def test_a_missing_base_model_is_not_the_checkpoints_fault(bench: Bench) -> None:
+    """The job waits a minute."""
+
+    def base() -> str:
+        raise BaseModelError("gated")
+
+    bench.diagnoser.base = base
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, HandBack)
+    assert (outcome.event, outcome.reason) == ("base_model_unavailable", "gated")
+    assert outcome.delay_seconds == pytest.approx(60.0, abs=0.5)
+
+
+def test_a_device_fault_counts_and_ends_the_process(bench: Bench) -> None:
+    """The driver's state cannot be trusted; the supervisor starts a fresh worker."""
+    bench.diagnoser.fails(DeviceError("illegal address"))
+
+    assert bench.diagnosis.of(bench.claim) == Fault(cause="device", error="illegal address")
+    assert bench.diagnosis.exit_code == 6
+
+
+def test_a_missing_device_blames_no_checkpoint(bench: Bench) -> None:
+    """Before the checkpoint is touched it cannot be at fault."""
+
+    def base() -> str:
+        raise DeviceError("no cuda:7")
+
+    bench.diagnoser.base = base
+    assert isinstance(bench.diagnosis.of(bench.claim), HandBack)
+    assert bench.diagnosis.exit_code == 6
+
+
+def test_two_surprises_in_a_row_end_the_process(bench: Bench) -> None:
+    """One may be the checkpoint's fault; two may be this process's."""
+    bench.diagnoser.fails(ValueError("boom"))
+    assert bench.diagnosis.of(bench.claim) == Fault(cause="error", error="ValueError: boom")
+    assert bench.diagnosis.exit_code is None
+    bench.diagnoser.act = lambda _path: measured()
+    bench.diagnosis.of(bench.claim)
+    bench.diagnoser.fails(ValueError("boom"))
+    bench.diagnosis.of(bench.claim)
+    assert bench.diagnosis.exit_code is None
+
+    bench.diagnosis.of(bench.claim)
+
+    assert bench.diagnosis.exit_code == 1
+
+
+def test_a_lost_database_goes_back_and_measures_nothing(bench: Bench, tmp_path: Path) -> None:
+    """Without the database nobody knows whether it was measured before."""
+    (tmp_path / "state/nptwatch.db").rename(tmp_path / "away")
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, HandBack)
+    assert outcome.event == "database_lost"
+    assert bench.diagnoser.asked == []
