@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
+
+Clock: TypeAlias = "Callable[[], datetime]"
+"""Gives the time now, aware and in UTC."""
 
 
 class FileState(StrEnum):
@@ -22,7 +26,7 @@ class FileState(StrEnum):
 
 
 class JobState(StrEnum):
-    """Life of a job; every state after `leased` but `queued` is an end, with a stored reason."""
+    """Life of a job; all but queued and leased are ends; all ends but done store a reason."""
 
     QUEUED = "queued"  # waits for a worker (again after a delay: `available_at`)
     LEASED = "leased"  # a worker measures it and renews the lease
@@ -40,6 +44,16 @@ class OutboxState(StrEnum):
     SENDING = "sending"  # claimed by one sender until `claimed_until`
     DELIVERED = "delivered"
     GIVEN_UP = "given_up"  # after `max_attempts`
+
+
+class WorkerState(StrEnum):
+    """What a worker process is doing."""
+
+    STARTING = "starting"  # loads the base model
+    IDLE = "idle"  # waits for a job
+    BUSY = "busy"  # measures
+    STOPPED = "stopped"  # said good-bye
+    LOST = "lost"  # its process ended without a word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +158,7 @@ class Measured:
     """A result to be stored; None where something was not measured.
 
     Attributes:
-        outcome grade: EXCELLENT, GOOD, FAIR, POOR, INVALID or UNLOADABLE.
+        grade: EXCELLENT, GOOD, FAIR, POOR, INVALID or UNLOADABLE.
         base_revision: content identity of the base model ("" where it was never loaded).
         details: the JSON report.
     """
@@ -193,7 +207,7 @@ class Message:
     payload: Mapping[str, Any]  # Any: free JSON
 
 
-AlertRules = "Callable[[StatusChange], Sequence[Message]]"
+AlertRules: TypeAlias = Callable[[StatusChange], Sequence[Message]]
 """Decides which messages a status change raises; called inside `finish`'s transaction."""
 
 
@@ -290,7 +304,7 @@ class WorkerRow:
     host: str
     pid: int
     device: str
-    state: str  # starting, idle, busy, stopped, lost
+    state: WorkerState
     job_id: int | None
     base_model: str | None
     jobs_done: int
@@ -307,7 +321,7 @@ class JobRow:
     step: int | None
     path: str
     profile: str
-    state: str
+    state: JobState
     reason: str | None
     attempts: int
     attempts_by_cause: Mapping[str, int]

@@ -1,0 +1,148 @@
+"""Checkpoints as people see them: content, job and result in one row."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from nptwatch.store.names import best_first, numbered_step
+from nptwatch.store.records import FileState, HistoryRow
+from nptwatch.store.tables import Checkpoint, File, Job, Result, Run
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import InstrumentedAttribute
+
+_NOT_WHOLE = (FileState.SETTLING, FileState.UNLOADABLE, FileState.ABANDONED)
+
+_NO_RESULT: dict[str, Any] = {  # Any: the fields' types differ
+    "also": (),
+    "fingerprint": None,
+    "profile": None,
+    "grade": None,
+    "mse": None,
+    "cosine": None,
+    "kl": None,
+    "top1_agreement": None,
+    "relative_mse": None,
+    "perplexity_ratio": None,
+    "residual": None,
+    "attempts": 0,
+    "measured_at": None,
+    "duration_seconds": None,
+    "result_id": None,
+    "job_id": None,
+}
+
+
+def latest_job() -> ColumnElement[bool]:
+    """Allow only the last job of each profile: earlier ones were asked with other settings."""
+    return Job.id.in_(select(func.max(Job.id)).group_by(Job.checkpoint_id, Job.profile))
+
+
+def checkpoint_rows(connection: Connection, *only: ColumnElement[bool]) -> list[HistoryRow]:
+    """Give checkpoints, one row for each job that the conditions allow, with its result."""
+    query = (
+        select(
+            Checkpoint.id.label("checkpoint_id"),
+            Run.name.label("run"),
+            Run.path.label("run_path"),
+            Checkpoint.step,
+            Checkpoint.path,
+            Checkpoint.fingerprint,
+            Job.profile,
+            Job.state,
+            Job.reason,
+            Result.grade,
+            Result.mse,
+            Result.cosine,
+            Result.kl,
+            Result.top1_agreement,
+            Result.relative_mse,
+            Result.perplexity_ratio,
+            Result.residual,
+            Job.attempts,
+            Checkpoint.first_seen_at,
+            Result.measured_at,
+            Result.duration_seconds,
+            Job.result_id,
+            Job.id.label("job_id"),
+        )
+        .join(Run, Run.id == Checkpoint.run_id)
+        .join(Job, Job.checkpoint_id == Checkpoint.id)
+        .outerjoin(Result, Result.id == Job.result_id)
+        .where(*only)
+        .order_by(Job.id)
+    )
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    also = _whole_paths(connection, *only)
+    return [
+        HistoryRow(
+            **{key: value for key, value in row.items() if key != "checkpoint_id"},
+            also=tuple(path for path in also.get(row["checkpoint_id"], ()) if path != row["path"]),
+        )
+        for row in rows
+    ]
+
+
+def _whole_paths(connection: Connection, *only: ColumnElement[bool]) -> dict[int, list[str]]:
+    query = (
+        select(Checkpoint.id, File.path)
+        .join(File, File.checkpoint_id == Checkpoint.id)
+        .join(Job, Job.checkpoint_id == Checkpoint.id)
+        .where(File.state == FileState.WHOLE, *only)
+        .distinct()
+    )
+    paths: dict[int, list[str]] = {}
+    for checkpoint_id, path in connection.execute(query):
+        paths.setdefault(checkpoint_id, []).append(path)
+    return {checkpoint_id: best_first(each) for checkpoint_id, each in paths.items()}
+
+
+def bare_rows(connection: Connection, *only: ColumnElement[bool]) -> list[HistoryRow]:
+    """Give files that have no content (yet): settling, unloadable, abandoned."""
+    query = (
+        select(
+            Run.name.label("run"),
+            Run.path.label("run_path"),
+            File.path,
+            File.state,
+            File.reason,
+            File.first_seen_at,
+        )
+        .join(Run, Run.id == File.run_id)
+        .where(File.state.in_(_NOT_WHOLE), *only)
+        .order_by(File.id)
+    )
+    return [
+        HistoryRow(**row, **_NO_RESULT, step=numbered_step(row["path"]))
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def named_rows(connection: Connection, path_or_id: str) -> list[HistoryRow]:
+    """Find rows by job number, else by a path that has the content or once named it."""
+    if path_or_id.isdecimal():
+        return checkpoint_rows(connection, Job.id == int(path_or_id))
+    real = os.path.realpath(path_or_id)
+    held = select(File.checkpoint_id).where(_at(File.path, real), File.checkpoint_id.is_not(None))
+    rows = checkpoint_rows(connection, latest_job(), Checkpoint.id.in_(held))
+    rows = rows or bare_rows(connection, _at(File.path, real))
+    return rows or checkpoint_rows(connection, latest_job(), _at(Checkpoint.path, real))
+
+
+def _at(column: InstrumentedAttribute[str], path: str) -> ColumnElement[bool]:
+    """Match a file, or the files directly in a folder."""
+    folder = path.rstrip("/") + "/"
+    return (column == path) | (
+        column.startswith(folder, autoescape=True)
+        & ~func.substr(column, len(folder) + 1).contains("/")
+    )
+
+
+def by_step(row: HistoryRow) -> tuple[bool, int, float, str]:
+    """Sort rows by step, unknown last, then by when they were first seen."""
+    return (row.step is None, row.step or 0, row.first_seen_at.timestamp(), row.path)

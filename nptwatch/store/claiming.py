@@ -1,0 +1,85 @@
+"""Taking a job from the queue: the one statement, and what the worker then needs to know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, literal, select, update
+from sqlalchemy.orm import aliased
+
+from nptwatch.store.names import best_first
+from nptwatch.store.records import Claim, FileState, JobState
+from nptwatch.store.tables import Checkpoint, File, Job, Run
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.sql.dml import ReturningUpdate
+
+
+def claim_statement() -> ReturningUpdate[int]:
+    """Build the claim: pick and take in one statement, so that no job is handed out twice.
+
+    On Postgres SKIP LOCKED lets workers pick side by side; SQLite has one writer and no such
+    clause (SQLAlchemy leaves it out). The state is a literal: a parameter hides the partial index.
+    """
+    candidate = aliased(Job, name="candidate")
+    queued = literal(JobState.QUEUED, Job.state.type, literal_execute=True)
+    chosen = (
+        select(candidate.id)
+        .where(candidate.state == queued, candidate.available_at <= bindparam("now"))
+        .order_by(
+            candidate.newest.desc(),
+            candidate.mtime_ns.desc(),
+            candidate.order_step.desc(),
+            candidate.id.desc(),
+        )
+        .limit(literal(1, literal_execute=True))
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    return (
+        update(Job)
+        .where(Job.id == chosen, Job.state == queued)
+        .values(
+            state=JobState.LEASED,
+            reason=None,
+            worker_id=bindparam("worker"),
+            leased_until=bindparam("until"),
+            updated_at=bindparam("now"),
+        )
+        .returning(Job.id)
+    )
+
+
+def claim_of(connection: Connection, job_id: int) -> Claim:
+    """Read what a worker needs of a job, existing paths included."""
+    rows = (
+        connection.execute(
+            select(
+                Job.id.label("job_id"),
+                Job.checkpoint_id,
+                Job.run_id,
+                Run.path.label("run_path"),
+                Run.name.label("run_name"),
+                Checkpoint.fingerprint,
+                Checkpoint.step,
+                Checkpoint.mtime_ns,
+                Checkpoint.base_model,
+                Job.profile,
+                Job.settings_hash,
+                Job.attempts,
+                File.path,
+            )
+            .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
+            .join(Run, Run.id == Job.run_id)
+            .outerjoin(
+                File, (File.checkpoint_id == Checkpoint.id) & (File.state == FileState.WHOLE)
+            )
+            .where(Job.id == job_id)
+        )
+        .mappings()
+        .all()
+    )
+    about = {key: value for key, value in rows[0].items() if key != "path"}
+    paths = best_first(row["path"] for row in rows if row["path"] is not None)
+    return Claim(**about, paths=tuple(paths))

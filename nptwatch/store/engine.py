@@ -1,0 +1,225 @@
+"""The connection to the database: how it is opened and what a transaction is."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from nptwatch.errors import ConfigError, DatabaseError
+from nptwatch.store.faults import UPGRADE, explain
+from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from nptwatch.store.tables import Base
+
+_BEGIN = "nptwatch_begin"
+"""Execution option: the statement that opens a transaction on SQLite."""
+
+
+def utc_now() -> datetime:
+    """Give the time now, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """Owns the engine. One per process: an engine must not cross a fork.
+
+    Args:
+        url: SQLAlchemy URL; SQLite (a file) or Postgres.
+        busy_timeout_seconds: how long SQLite waits for another process's write lock.
+
+    Raises:
+        ConfigError: the URL is not usable, the folder cannot be made or written to, or a SQLite
+            file would lie on a network file system (where its locks do not hold).
+    """
+
+    def __init__(self, url: str, *, busy_timeout_seconds: float = 15.0) -> None:
+        parsed = _parse(url)
+        self.safe_url = parsed.render_as_string(hide_password=True)
+        self.path = _sqlite_file(parsed)
+        self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
+        self._inode: int | None = None
+        if self.path is not None:
+            _prepare_folder(self.path.parent, self.path)
+        try:
+            self.engine: Engine = create_engine(parsed, pool_pre_ping=self.path is None)
+        except (SQLAlchemyError, ImportError) as exc:
+            msg = f"database {self.safe_url}: its driver cannot be loaded: {exc}"
+            raise ConfigError(msg) from exc
+        if self.path is not None:
+            event.listen(self.engine, "connect", self._set_up_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._writer = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Open a write transaction; commits at the end, rolls back on any exception.
+
+        SQLite takes its write lock at once: a transaction that reads first and writes later would
+        fail instead of waiting when another process wrote in between.
+
+        Raises:
+            DatabaseError: locked, gone, full, read-only, unreachable.
+        """
+        with self._transaction(self._writer) as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a read transaction: one consistent snapshot; waits for no writer on SQLite.
+
+        Raises:
+            DatabaseError: gone, damaged, unreachable.
+        """
+        with self._transaction(self.engine) as connection:
+            yield connection
+
+    @contextmanager
+    def schema_change(self) -> Iterator[Connection]:
+        """Open a write transaction that may rebuild tables: SQLite's foreign keys are off in it.
+
+        Batch migrations drop a table and rename its copy, which must not cascade; the pragma does
+        nothing inside a transaction, so it goes first, on a connection that is then thrown away.
+
+        Raises:
+            DatabaseError: as `begin`; or rows break a foreign key afterwards.
+        """
+        self._check_file()
+        try:
+            with self._writer.connect() as connection:
+                if self.path is not None:
+                    connection.detach()
+                    connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+                with connection.begin():
+                    yield connection
+                    if self.path is not None:
+                        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                        if broken:
+                            msg = f"database {self.safe_url}: broken foreign keys: {broken[:5]}"
+                            raise DatabaseError(msg)
+        except SQLAlchemyError as exc:
+            raise explain(exc, self.safe_url) from exc
+
+    def create(self) -> None:
+        """Create the SQLite file where there is none; a Postgres database must exist."""
+        if self.path is not None:
+            try:
+                self.path.touch(exist_ok=True)
+            except OSError as exc:
+                msg = f"database {self.safe_url}: cannot create the file: {exc}"
+                raise DatabaseError(msg) from exc
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        self._check_file()
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as exc:
+            raise explain(exc, self.safe_url) from exc
+
+    def _check_file(self) -> None:
+        """Notice a deleted or replaced SQLite file: open handles would go on writing to the old."""
+        if self.path is None:
+            return
+        try:
+            inode = self.path.stat().st_ino
+        except OSError as exc:
+            self.engine.dispose()
+            msg = (
+                f"database {self.safe_url}: the file is not there: restore it, or {UPGRADE} ({exc})"
+            )
+            raise DatabaseError(msg) from exc
+        if inode != self._inode:
+            self.engine.dispose()
+            self._inode = inode
+
+    def _set_up_sqlite(self, connection: DBAPIConnection, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {self._busy_timeout_ms}",
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+
+def insert_into(connection: Connection, table: type[Base]) -> Insert:
+    """Give an INSERT that knows ON CONFLICT, which SQLite and Postgres spell alike."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return cast("Insert", postgresql_insert(table))
+    return insert(table)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as exc:
+        msg = "database.url is not an SQLAlchemy URL; expected sqlite:////path or postgresql://..."
+        raise ConfigError(msg) from exc
+    if (
+        parsed.drivername == "postgresql"
+    ):  # the default driver differs between SQLAlchemy 2.0 and 2.1
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        msg = f"database.url: expected sqlite or postgresql, got {parsed.drivername!r}"
+        raise ConfigError(msg)
+    return parsed
+
+
+def _sqlite_file(url: URL) -> Path | None:
+    """Give the absolute path of a SQLite database, None for a server."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        msg = (
+            "database.url: SQLite needs a plain file, e.g. sqlite:////var/lib/nptwatch/nptwatch.db"
+        )
+        raise ConfigError(msg)
+    return Path(url.database).absolute()
+
+
+def _prepare_folder(folder: Path, file: Path) -> None:
+    kind = filesystem_of(folder)
+    if kind in NETWORK_FILE_SYSTEMS:
+        msg = (
+            f"database {file} is on a network file system ({kind}), where SQLite's locks do not"
+            " hold: put state_dir on a local disk, or use Postgres (database.url)"
+        )
+        raise ConfigError(msg)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        msg = (
+            f"cannot make the database's folder {folder}: {exc}; set state_dir to one you may write"
+        )
+        raise ConfigError(msg) from exc
+    if not file.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"cannot write to the database's folder {folder}; set state_dir to one you may write"
+        raise ConfigError(msg)

@@ -1,0 +1,62 @@
+"""What a database's error means and what to do about it, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nptwatch.errors import DatabaseError, SchemaError
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import SQLAlchemyError
+
+UPGRADE = "run `nptwatch db upgrade`"
+
+_ADVICE = (
+    (
+        ("database is locked", "database table is locked"),
+        "another process has held its write lock too long; end that process, or raise"
+        " database.busy_timeout_seconds",
+    ),
+    (
+        ("readonly database", "read-only"),
+        "it is read-only: give this user write permission on the file and its folder",
+    ),
+    (("database or disk is full", "no space left"), "the disk is full: free some space"),
+    (
+        ("unable to open database file",),
+        "it cannot be opened: check that its folder exists and that this user may write there",
+    ),
+    (
+        ("disk i/o error",),
+        "reading or writing failed: check the disk, its free space and its quota",
+    ),
+    (
+        ("file is not a database", "malformed"),
+        "the file is damaged or no SQLite database: restore it from a copy, or move it away",
+    ),
+    (("password authentication failed",), "the password is wrong: check database.url"),
+    (
+        ("connection refused", "could not translate host", "connection failed", "server closed"),
+        "the server cannot be reached: check database.url and the server",
+    ),
+)
+
+_NO_TABLE = ("no such table", "no such column", "has no column named", "undefinedtable")
+
+
+def explain(error: SQLAlchemyError, url: str) -> DatabaseError:
+    """Turn SQLAlchemy's error into ours: which database, what failed, what to do.
+
+    Args:
+        error: what SQLAlchemy raised.
+        url: the database, with the password masked.
+    """
+    cause = getattr(error, "orig", None) or error
+    what = " ".join(str(cause).split())
+    known = f"{type(cause).__name__} {what}".lower()
+    if any(sign in known for sign in _NO_TABLE):
+        return SchemaError(f"database {url}: the schema is not up to date ({what}): {UPGRADE}")
+    for signs, advice in _ADVICE:
+        if any(sign in known for sign in signs):
+            return DatabaseError(f"database {url}: {advice} ({what})")
+    return DatabaseError(f"database {url}: {type(cause).__name__}: {what}")

@@ -1,0 +1,114 @@
+"""What may happen to a leased job: guarded by (state = leased AND worker = me), in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select, update
+
+from nptwatch.store.records import JobState
+from nptwatch.store.tables import Job
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.engine import Connection
+
+LONGEST_DELAY_SECONDS = 3600.0
+"""Doubling stops here: a job that failed ten times should not wait for days."""
+
+
+def retry_after(attempts: int, first_delay_seconds: float) -> timedelta:
+    """Give the pause after the nth failure: the first delay, doubled each time, at most an hour.
+
+    Args:
+        attempts: failures so far, this one included; at least 1.
+        first_delay_seconds: pause after the first.
+    """
+    doubled = first_delay_seconds * 2 ** min(attempts - 1, 32)
+    return timedelta(seconds=min(doubled, max(first_delay_seconds, LONGEST_DELAY_SECONDS)))
+
+
+def change_leased(
+    connection: Connection,
+    job_id: int,
+    worker_id: str,
+    *,
+    only_expired_at: datetime | None = None,
+    **values: Any,  # noqa: ANN401 - column values
+) -> bool:
+    """Change a job if this worker still has its lease; the lease ends where `state` changes.
+
+    Args:
+        only_expired_at: change it only if the lease is past its time then.
+
+    Returns:
+        False: someone else has the job, nothing was written.
+    """
+    if "state" in values:
+        values = {"worker_id": None, "leased_until": None, **values}
+    statement = update(Job).where(
+        Job.id == job_id, Job.state == JobState.LEASED, Job.worker_id == worker_id
+    )
+    if only_expired_at is not None:
+        statement = statement.where(Job.leased_until <= only_expired_at)
+    changed = connection.execute(statement.values(**values).returning(Job.id)).all()
+    return len(changed) == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What went wrong with a leased job, and how often it may.
+
+    Attributes:
+        cause: a word to count by, e.g. "crash".
+        error: what happened, for people; may be empty.
+        max_attempts: the job is quarantined at so many failures.
+        retry_delay_seconds: pause after the first failure.
+    """
+
+    cause: str
+    error: str
+    max_attempts: int
+    retry_delay_seconds: float
+
+
+def count_failure(
+    connection: Connection,
+    job_id: int,
+    worker_id: str,
+    failure: Failure,
+    *,
+    now: datetime,
+    only_expired_at: datetime | None = None,
+) -> JobState | None:
+    """Count a failure: back to the queue after a pause, or quarantined when it was one too many.
+
+    Returns:
+        QUEUED, FAILED, or None where the lease was lost and nothing was written.
+    """
+    # writing first locks the row on Postgres, so that what is read next stays true
+    if not change_leased(
+        connection, job_id, worker_id, only_expired_at=only_expired_at, updated_at=now
+    ):
+        return None
+    job = connection.execute(
+        select(Job.attempts, Job.attempts_by_cause).where(Job.id == job_id)
+    ).one()
+    attempts = job.attempts + 1
+    counted = job.attempts_by_cause.get(failure.cause, 0) + 1
+    failed = attempts >= failure.max_attempts
+    state = JobState.FAILED if failed else JobState.QUEUED
+    change_leased(
+        connection,
+        job_id,
+        worker_id,
+        state=state,
+        reason=f"{failure.cause}: {failure.error}" if failure.error else failure.cause,
+        attempts=attempts,
+        attempts_by_cause={**job.attempts_by_cause, failure.cause: counted},
+        available_at=now + retry_after(attempts, failure.retry_delay_seconds),
+    )
+    return state

@@ -1,0 +1,103 @@
+"""The schema's version: bring it up to date, or say that it is not. Alembic loads when used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nptwatch.errors import DatabaseError, SchemaError
+from nptwatch.store.faults import UPGRADE
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+    from nptwatch.store.engine import Database
+
+REVISIONS = ("0001",)
+"""All revisions, oldest first; kept here so that `check` need not load Alembic."""
+
+
+def head() -> str:
+    """Give the revision that this version of nptwatch works with."""
+    return REVISIONS[-1]
+
+
+def current(database: Database) -> str | None:
+    """Give the database's revision; None where it has none yet.
+
+    Raises:
+        DatabaseError: it cannot be read.
+    """
+    from sqlalchemy import inspect, text
+
+    if database.path is not None and not database.path.exists():
+        return None
+    with database.read() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return found
+
+
+def check(database: Database) -> None:
+    """Hold that the schema is the one this version works with.
+
+    Raises:
+        SchemaError: it is absent, behind or ahead; says what to do.
+        DatabaseError: the database cannot be read.
+    """
+    found = current(database)
+    if found == head():
+        return
+    where = f"database {database.safe_url}"
+    if found is None:
+        msg = f"{where} has no tables yet: {UPGRADE}"
+    elif found in REVISIONS:
+        msg = f"{where} is at schema {found}, this version needs {head()}: {UPGRADE}"
+    else:
+        msg = (
+            f"{where} is at schema {found}, made by a newer nptwatch than this one (which needs"
+            f" {head()}): install that version (`nptwatch db upgrade` cannot go back)"
+        )
+    raise SchemaError(msg)
+
+
+def upgrade(database: Database) -> None:
+    """Create the tables or bring them up to date, in one transaction; safe to run at the same time.
+
+    Raises:
+        SchemaError: the database was made by a newer version.
+        DatabaseError: it cannot be written.
+    """
+    from alembic import command
+
+    database.create()
+    found = current(database)
+    if found == head():
+        return
+    if found is not None and found not in REVISIONS:
+        check(database)
+    config = alembic_config()
+    with database.schema_change() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def alembic_config() -> Config:
+    """Give Alembic's configuration, without a file: it only has to find the scripts."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> Path:
+    """Find the migrations: inside an installed wheel, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "migrations", package.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    msg = f"the migrations are neither in {package} nor beside it: install nptwatch again"
+    raise DatabaseError(msg)

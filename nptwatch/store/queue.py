@@ -1,0 +1,336 @@
+"""The queue: one guarded statement claims a job; only the lease's owner may end it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select, update
+
+from nptwatch.store.claiming import claim_of, claim_statement
+from nptwatch.store.engine import utc_now
+from nptwatch.store.leases import Failure, change_leased, count_failure
+from nptwatch.store.newest import flag_newest
+from nptwatch.store.recording import record_outcome, store_result
+from nptwatch.store.records import Claim, Finished, JobRow, JobState, WorkerState
+from nptwatch.store.tables import Checkpoint, Job, Result, Run, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Connection
+
+    from nptwatch.store.engine import Database
+    from nptwatch.store.records import AlertRules, Clock, Measured
+
+_ENDS_BY_OWNER = frozenset({JobState.DELETED, JobState.SUPERSEDED})
+
+_JOB_ROWS = (
+    select(
+        Job.id.label("job_id"),
+        Run.name.label("run"),
+        Checkpoint.step,
+        Checkpoint.path,
+        Job.profile,
+        Job.state,
+        Job.reason,
+        Job.attempts,
+        Job.attempts_by_cause,
+        Job.available_at,
+        Job.worker_id,
+        Job.created_at,
+        Job.updated_at,
+    )
+    .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
+    .join(Run, Run.id == Job.run_id)
+)
+
+
+class Queue:
+    """Jobs and their leases. Every method is one transaction.
+
+    Raises (every method):
+        DatabaseError: the database cannot be used.
+    """
+
+    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+        self._claim = claim_statement()
+
+    def claim(self, worker_id: str, *, lease_seconds: float) -> Claim | None:
+        """Lease the next job that is due, a run's newest before older ones; None: there is none."""
+        now = self._clock()
+        until = now + timedelta(seconds=lease_seconds)
+        with self._database.begin() as connection:
+            job_id = connection.scalar(
+                self._claim, {"now": now, "worker": worker_id, "until": until}
+            )
+            return None if job_id is None else claim_of(connection, job_id)
+
+    def heartbeat(self, job_id: int, worker_id: str, *, lease_seconds: float) -> bool:
+        """Renew the lease; False: it is lost, and so is what the worker does with the job."""
+        until = self._clock() + timedelta(seconds=lease_seconds)
+        with self._database.begin() as connection:
+            return change_leased(connection, job_id, worker_id, leased_until=until)
+
+    def known_result(self, claim: Claim, *, base_revision: str) -> int | None:
+        """Find a result of the same content, profile, settings and base: measure no second time."""
+        query = select(Result.id).where(
+            Result.fingerprint == claim.fingerprint,
+            Result.profile == claim.profile,
+            Result.settings_hash == claim.settings_hash,
+            Result.base_revision == base_revision,
+        )
+        with self._database.read() as connection:
+            return connection.scalar(query)
+
+    def finish(
+        self, claim: Claim, worker_id: str, measured: Measured, rules: AlertRules
+    ) -> Finished | None:
+        """End a job with its result, the run's status, the status change and the alerts it raises.
+
+        Args:
+            rules: called inside the transaction if the status changes; must not block.
+
+        Returns:
+            None: the lease was lost, nothing was written.
+        """
+        now = self._clock()
+        with self._database.begin() as connection:
+            if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
+                return None
+            result_id = store_result(connection, claim, measured)
+            return _end(connection, claim, worker_id, result_id, rules, now)
+
+    def finish_known(
+        self, claim: Claim, worker_id: str, result_id: int, rules: AlertRules
+    ) -> Finished | None:
+        """End a job with a result that another job has measured; otherwise as `finish`."""
+        now = self._clock()
+        with self._database.begin() as connection:
+            if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
+                return None
+            return _end(connection, claim, worker_id, result_id, rules, now)
+
+    def fail(
+        self,
+        claim: Claim,
+        worker_id: str,
+        *,
+        cause: str,
+        error: str,
+        max_attempts: int,
+        retry_delay_seconds: float,
+    ) -> JobState | None:
+        """Count a failure: QUEUED again after a doubling pause, or FAILED at `max_attempts`.
+
+        Args:
+            cause: a word to count by, e.g. "crash".
+            error: what happened, for people.
+
+        Returns:
+            None: the lease was lost, nothing was written.
+        """
+        failure = Failure(
+            cause=cause,
+            error=error,
+            max_attempts=max_attempts,
+            retry_delay_seconds=retry_delay_seconds,
+        )
+        with self._database.begin() as connection:
+            return count_failure(connection, claim.job_id, worker_id, failure, now=self._clock())
+
+    def release(
+        self, job: Claim | int, worker_id: str, *, reason: str, delay_seconds: float = 0
+    ) -> bool:
+        """Hand a job back uncounted: nobody's fault (out of memory, stop); False: lease lost."""
+        now = self._clock()
+        with self._database.begin() as connection:
+            return change_leased(
+                connection,
+                job if isinstance(job, int) else job.job_id,
+                worker_id,
+                state=JobState.QUEUED,
+                reason=reason,
+                available_at=now + timedelta(seconds=delay_seconds),
+                updated_at=now,
+            )
+
+    def close(self, job_id: int, worker_id: str, state: JobState, reason: str) -> bool:
+        """End a job without a result: DELETED or SUPERSEDED; False: lease lost."""
+        if state not in _ENDS_BY_OWNER:
+            raise ValueError(f"close takes one of {sorted(_ENDS_BY_OWNER)}, got {state}")
+        with self._database.begin() as connection:
+            return change_leased(
+                connection,
+                job_id,
+                worker_id,
+                state=state,
+                reason=reason,
+                updated_at=self._clock(),
+            )
+
+    def release_worker(
+        self,
+        worker_id: str,
+        *,
+        cause: str,
+        error: str,
+        max_attempts: int,
+        retry_delay_seconds: float,
+    ) -> list[int]:
+        """Take all jobs from a worker whose process ended, each counted like `fail`.
+
+        Returns:
+            The jobs it had.
+        """
+        now = self._clock()
+        failure = Failure(
+            cause=cause,
+            error=error,
+            max_attempts=max_attempts,
+            retry_delay_seconds=retry_delay_seconds,
+        )
+        held = select(Job.id).where(Job.state == JobState.LEASED, Job.worker_id == worker_id)
+        with self._database.begin() as connection:
+            _mark_lost(connection, worker_id)
+            return [
+                job_id
+                for job_id in connection.scalars(held).all()
+                if count_failure(connection, job_id, worker_id, failure, now=now)
+            ]
+
+    def expire(self, *, max_attempts: int, retry_delay_seconds: float) -> list[int]:
+        """Take back jobs whose lease is past its time, counted as `lease_expired`.
+
+        Returns:
+            The jobs taken back.
+        """
+        now = self._clock()
+        late = select(Job.id, Job.worker_id).where(
+            Job.state == JobState.LEASED, Job.leased_until <= now
+        )
+        failure = Failure(
+            cause="lease_expired",
+            error="its worker was not heard of in time",
+            max_attempts=max_attempts,
+            retry_delay_seconds=retry_delay_seconds,
+        )
+        with self._database.begin() as connection:
+            return [
+                job_id
+                for job_id, worker_id in connection.execute(late).all()
+                if worker_id is not None  # a leased job has one: the schema says so
+                and count_failure(
+                    connection, job_id, worker_id, failure, now=now, only_expired_at=now
+                )
+            ]
+
+    def cancel(self, job_ids: Collection[int] | None = None) -> int:
+        """Cancel queued jobs (None: all); give how many. A running job is left to end."""
+        chosen = [Job.state == JobState.QUEUED, *_among(job_ids)]
+        values = {
+            "state": JobState.CANCELLED,
+            "reason": "cancelled by a person",
+            "updated_at": self._clock(),
+        }
+        with self._database.begin() as connection:
+            cancelled = update(Job).where(*chosen).values(**values).returning(Job.id)
+            return len(connection.scalars(cancelled).all())
+
+    def retry(self, job_ids: Collection[int] | None = None) -> int:
+        """Queue jobs again with no failures counted; give how many.
+
+        Args:
+            job_ids: failed, cancelled, deleted or superseded ones; None: all failed ones.
+        """
+        now = self._clock()
+        states = [JobState.FAILED]
+        if job_ids is not None:
+            states += [JobState.CANCELLED, JobState.DELETED, JobState.SUPERSEDED]
+        again = (
+            update(Job)
+            .where(Job.state.in_(states), *_among(job_ids))
+            .values(
+                state=JobState.QUEUED,
+                reason="retried by a person",
+                attempts=0,
+                attempts_by_cause={},
+                available_at=now,
+                updated_at=now,
+            )
+            .returning(Job.id)
+        )
+        with self._database.begin() as connection:
+            retried = connection.scalars(again).all()
+            for job_id in retried:
+                flag_newest(connection, job_id)
+            return len(retried)
+
+    def depth(self) -> dict[JobState, int]:
+        """Count the jobs in each state, zeros included."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(Job.state, func.count()).group_by(Job.state))
+            return dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in rows}
+
+    def oldest_queued_at(self) -> datetime | None:
+        """Give when the job that waits longest was made."""
+        query = select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED)
+        with self._database.read() as connection:
+            return connection.scalar(query)
+
+    def jobs(
+        self,
+        *,
+        states: Collection[JobState] | None = None,
+        run: str | None = None,
+        limit: int = 50,
+    ) -> list[JobRow]:
+        """List jobs, last changed first.
+
+        Args:
+            run: name or path of a run, exactly.
+        """
+        query = _JOB_ROWS.order_by(Job.updated_at.desc(), Job.id.desc()).limit(limit)
+        if states is not None:
+            query = query.where(Job.state.in_(list(states)))
+        if run is not None:
+            query = query.where((Run.name == run) | (Run.path == run))
+        with self._database.read() as connection:
+            return [JobRow(**row) for row in connection.execute(query).mappings()]
+
+
+def _end(
+    connection: Connection,
+    claim: Claim,
+    worker_id: str,
+    result_id: int,
+    rules: AlertRules,
+    now: datetime,
+) -> Finished:
+    ended = change_leased(
+        connection,
+        claim.job_id,
+        worker_id,
+        state=JobState.DONE,
+        result_id=result_id,
+        reason=None,
+        updated_at=now,
+    )
+    assert ended, "the lease was held a statement ago, in this transaction"  # noqa: S101
+    return record_outcome(connection, claim.job_id, result_id, rules, now)
+
+
+def _mark_lost(connection: Connection, worker_id: str) -> None:
+    connection.execute(
+        update(Worker)
+        .where(Worker.worker_id == worker_id, Worker.state != WorkerState.STOPPED)
+        .values(state=WorkerState.LOST, job_id=None)
+    )
+
+
+def _among(job_ids: Collection[int] | None) -> Sequence[ColumnElement[bool]]:
+    return [] if job_ids is None else [Job.id.in_(list(job_ids))]

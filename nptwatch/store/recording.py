@@ -1,0 +1,204 @@
+"""What a finished measurement leaves behind: result, run status, status change, outbox rows.
+
+All functions write on the caller's connection: `Queue.finish` makes them one transaction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import select, update
+
+from nptwatch.store.engine import insert_into
+from nptwatch.store.newest import is_older
+from nptwatch.store.records import Finished, Measured, OutboxState, StatusChange
+from nptwatch.store.tables import Checkpoint, Job, OutboxRow, Result, Run, StatusChangeRow
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Row
+    from sqlalchemy.engine import Connection
+
+    from nptwatch.store.records import AlertRules, Claim, Message
+
+_EVENTS = UUID("6e9a3c1e-5d0f-4c52-9d3b-6b1f7c0a4e21")
+"""Namespace of event ids: the same event has the same id on every host and after every restart."""
+
+_NO_STATUS = "UNLOADABLE"
+"""A file that cannot be read says nothing of the run's weights."""
+
+
+def event_id(run_path: str, kind: str, fingerprint: str) -> str:
+    """Give the id by which receivers drop repeated deliveries."""
+    return str(uuid5(_EVENTS, f"{run_path}\n{kind}\n{fingerprint}"))
+
+
+def store_result(connection: Connection, claim: Claim, measured: Measured) -> int:
+    """Insert a result, or give the one that is already there for the same key."""
+    key = {
+        "fingerprint": claim.fingerprint,
+        "profile": claim.profile,
+        "settings_hash": claim.settings_hash,
+        "base_revision": measured.base_revision,
+    }
+    values = {item.name: _finite(getattr(measured, item.name)) for item in fields(Measured)}
+    inserted: int | None = connection.scalar(
+        insert_into(connection, Result)
+        .values(**{**values, **key})
+        .on_conflict_do_nothing()
+        .returning(Result.id)
+    )
+    if inserted is not None:
+        return inserted
+    return connection.scalars(select(Result.id).filter_by(**key)).one()
+
+
+def record_outcome(
+    connection: Connection, job_id: int, result_id: int, rules: AlertRules, now: datetime
+) -> Finished:
+    """Let the run's status follow a job's result, if it is of the newest measured step."""
+    job = connection.execute(
+        select(
+            Job.id,
+            Job.run_id,
+            Checkpoint.path,
+            Checkpoint.step,
+            Checkpoint.mtime_ns,
+            Checkpoint.fingerprint,
+            Result.grade,
+            Result.mse,
+            Result.cosine,
+        )
+        .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
+        .join(Result, Result.id == result_id)
+        .where(Job.id == job_id)
+    ).one()
+    if job.grade == _NO_STATUS:
+        return Finished(result_id=result_id, change=None, messages=0, late=False)
+    run = _status(connection, job.run_id)
+    if run.status is not None and is_older(
+        job.step, job.mtime_ns, than_step=run.step, than_mtime_ns=run.mtime_ns
+    ):
+        return Finished(result_id=result_id, change=None, messages=0, late=True)
+    changed = job.grade != run.status
+    connection.execute(
+        update(Run)
+        .where(Run.id == job.run_id)
+        .values(
+            status=job.grade,
+            status_job_id=job.id,
+            status_since=now if changed else run.status_since,
+        )
+    )
+    if not changed:
+        return Finished(result_id=result_id, change=None, messages=0, late=False)
+    change = _change(job, run, now)
+    messages = rules(change)
+    written = _post(connection, change, _store_change(connection, change, job.id), messages)
+    return Finished(result_id=result_id, change=change, messages=written, late=False)
+
+
+def _status(connection: Connection, run_id: int) -> Row[*tuple[Any, ...]]:  # Any: named columns
+    """Read a run with what its status stands on; locked, so that statuses follow one another."""
+    return connection.execute(
+        select(
+            Run.name,
+            Run.path,
+            Run.status,
+            Run.status_since,
+            Checkpoint.step,
+            Checkpoint.mtime_ns,
+            Result.mse,
+            Result.cosine,
+        )
+        .outerjoin(Job, Job.id == Run.status_job_id)
+        .outerjoin(Checkpoint, Checkpoint.id == Job.checkpoint_id)
+        .outerjoin(Result, Result.id == Job.result_id)
+        .where(Run.id == run_id)
+        .with_for_update(of=Run)
+    ).one()
+
+
+def _change(
+    job: Row[*tuple[Any, ...]],
+    run: Row[*tuple[Any, ...]],
+    now: datetime,  # Any: columns
+) -> StatusChange:
+    return StatusChange(
+        run_id=job.run_id,
+        run_name=run.name,
+        run_path=run.path,
+        checkpoint_path=job.path,
+        fingerprint=job.fingerprint,
+        step=job.step,
+        old=run.status,
+        new=job.grade,
+        mse=job.mse,
+        cosine=job.cosine,
+        previous_mse=run.mse,
+        previous_cosine=run.cosine,
+        at=now,
+    )
+
+
+def _store_change(connection: Connection, change: StatusChange, job_id: int) -> int:
+    change_id: int = connection.execute(
+        insert_into(connection, StatusChangeRow)
+        .values(
+            run_id=change.run_id,
+            job_id=job_id,
+            path=change.checkpoint_path,
+            step=change.step,
+            old=change.old,
+            new=change.new,
+            mse=change.mse,
+            cosine=change.cosine,
+            at=change.at,
+        )
+        .returning(StatusChangeRow.id)
+    ).scalar_one()
+    return change_id
+
+
+def _post(
+    connection: Connection, change: StatusChange, change_id: int, messages: Sequence[Message]
+) -> int:
+    """Put messages into the outbox; what was posted before for the same content is not repeated."""
+    written = 0
+    for message in messages:
+        posted = connection.scalar(
+            insert_into(connection, OutboxRow)
+            .values(
+                run_id=change.run_id,
+                change_id=change_id,
+                event_id=event_id(change.run_path, message.kind, change.fingerprint),
+                kind=message.kind,
+                fingerprint=change.fingerprint,
+                channel=message.channel,
+                payload=_finite(message.payload),
+                state=OutboxState.PENDING,
+                attempts=0,
+                available_at=change.at,
+                created_at=change.at,
+            )
+            .on_conflict_do_nothing()
+            .returning(OutboxRow.id)
+        )
+        written += posted is not None
+    return written
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - free JSON in, free JSON out
+    """Replace NaN and infinity by None: JSON has neither, and SQLite would lose them silently."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,59 @@
+"""Fixtures for all tests: a migrated database and a clock that tests set."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nptwatch.store.engine import Database
+from nptwatch.store.migrate import upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class FakeClock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        """Give the time now."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock at a fixed time."""
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a migrated SQLite file, to be copied: migrating each time is slow."""
+    file: Path = tmp_path_factory.mktemp("store") / "migrated.db"
+    database = Database(f"sqlite:///{file}")
+    upgrade(database)
+    with database.read() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return file
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
+    """Give a fresh migrated database in the test's folder."""
+    file = tmp_path / "nptwatch.db"
+    shutil.copy(migrated_file, file)
+    opened = Database(f"sqlite:///{file}")
+    yield opened
+    opened.close()

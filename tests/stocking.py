@@ -1,0 +1,77 @@
+"""Records for store tests: files as a watcher sees them, results as a worker makes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from nptwatch.store.records import Measured, Message, Request, SeenFile, StatusChange, WholeFile
+
+ROOT = "/exp"
+QUICK = Request(profile="quick", settings_hash="s1")
+
+
+def seen(run: str = "a", folder: str = "checkpoint-100", **changes: Any) -> SeenFile:  # Any: fields
+    """Give a file of a run, as seen."""
+    about: dict[str, Any] = {
+        "run_path": f"{ROOT}/{run}",
+        "run_name": run,
+        "root": ROOT,
+        "path": path_of(run, folder),
+        "signature": "1:1:1",
+        "mtime_ns": 1_000,
+        "size_bytes": 1,
+        **changes,
+    }
+    return SeenFile(**about)
+
+
+def path_of(run: str, folder: str) -> str:
+    """Give where a run's checkpoint lies."""
+    return f"{ROOT}/{run}/checkpoints/{folder}/npt_weights.pt"
+
+
+def whole(
+    run: str = "a",
+    step: int | None = 100,
+    content: str | None = None,
+    *,
+    folder: str | None = None,
+    **changes: Any,
+) -> WholeFile:
+    """Give a whole file; content and time follow from the step unless given."""
+    changes.setdefault("mtime_ns", 1_000 + (step or 0))
+    return WholeFile(
+        file=seen(run, folder or f"checkpoint-{step}", **changes),
+        fingerprint=content or f"content-{run}-{step}",
+        step=step,
+        base_model=None,
+    )
+
+
+def measured(grade: str = "GOOD", mse: float | None = 0.07, **changes: Any) -> Measured:
+    """Give a result."""
+    about: dict[str, Any] = {
+        "grade": grade,
+        "base_revision": "base-1",
+        "diagnostics_version": 1,
+        "mse": mse,
+        "cosine": 0.97,
+        "duration_seconds": 1.5,
+        "measured_at": datetime(2026, 11, 20, 12, 0, tzinfo=UTC),
+        "details": {"grade": grade},
+        **changes,
+    }
+    return Measured(**about)
+
+
+def no_alerts(_change: StatusChange) -> list[Message]:
+    """Raise nothing."""
+    return []
+
+
+def alert_good(change: StatusChange) -> list[Message]:
+    """Raise one message for each change to GOOD."""
+    if change.new != "GOOD":
+        return []
+    return [Message(kind="reached_good", channel="log", payload={"step": change.step})]
