@@ -135,6 +135,10 @@ def default_state_dir(env: Mapping[str, str]) -> Path:
     return _home(env) / ".local/state/nptwatch"
 
 
+_SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?:///)(?!file:|:memory:)([^?]+)(\?.*)?")
+"""Beginning, file, parameters."""
+
+
 class Settings(Section):
     """Everything that can be set."""
 
@@ -154,6 +158,12 @@ class Settings(Section):
         if self.database.url is not None:
             return self.database.url.get_secret_value()
         return f"sqlite:///{self.state_dir / 'nptwatch.db'}"
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The database's file; None where it is a server's."""
+        match = _SQLITE_URL.fullmatch(self.database_url)
+        return Path(match[2]) if match else None
 
     @property
     def safe_database_url(self) -> str:
@@ -296,7 +306,7 @@ def _anchored(
 
 def _anchored_url(url: str, folder: Path, env: Mapping[str, str]) -> str:
     """Make the file of an SQLite URL absolute; other URLs and :memory: stay."""
-    match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?", url)
-    if match is None or match[2] == ":memory:" or match[2].startswith("file:"):
+    match = _SQLITE_URL.fullmatch(url)
+    if match is None:
         return url
     return f"{match[1]}{_absolute(Path(match[2]), folder, env)}{match[3] or ''}"

@@ -1,0 +1,85 @@
+"""`nptwatch config`: are the settings right, and which are in force?"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from nptwatch.cli.screen import print_json
+from nptwatch.cli.session import ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from nptwatch.settings import Loaded
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="""Check the settings, or show those in force.
+
+    Example: nptwatch config show
+    """,
+)
+
+
+@app.command()
+def check(*, config: ConfigOption = None) -> None:
+    """Say whether the settings are right; exit code 2 and every problem if not.
+
+    Example: nptwatch config check --config /etc/nptwatch/config.toml
+    """
+    loaded = _load(config)
+    print(f"ok: {loaded.file or 'no settings file, defaults'}")
+    if not loaded.settings.watch.roots:
+        typer.echo("note: watch.roots is empty; name directories: `nptwatch run ROOT`", err=True)
+    for root in loaded.settings.watch.roots:
+        if not root.is_dir():
+            typer.echo(f"note: watch.roots: {root} is not a directory", err=True)
+
+
+@app.command()
+def show(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show all settings in force, as TOML, each with where it comes from; secrets masked.
+
+    Example: nptwatch config show
+    """
+    loaded = _load(config)
+    tree = _masked(loaded)
+    if as_json:
+        print_json({"file": loaded.file, "settings": tree})
+        return
+    print(f"# settings file: {loaded.file or 'none'}")
+    _print_table("", {k: v for k, v in tree.items() if not isinstance(v, dict)}, loaded)
+    for section, table in tree.items():
+        if isinstance(table, dict):
+            print(f"\n[{section}]")
+            _print_table(f"{section}.", table, loaded)
+
+
+def _load(config: Path | None) -> Loaded:
+    from nptwatch.settings import load
+
+    return load(config, env=os.environ)
+
+
+def _masked(loaded: Loaded) -> dict[str, object]:
+    """Give all values as JSON has them, without a secret."""
+    tree: dict[str, object] = loaded.settings.model_dump(mode="json")
+    if loaded.settings.database.url is not None:
+        tree["database"] = loaded.settings.database.model_dump(mode="json") | {
+            "url": loaded.settings.safe_database_url
+        }
+    return tree
+
+
+def _print_table(prefix: str, table: dict[str, object], loaded: Loaded) -> None:
+    for name, value in table.items():
+        given = loaded.given.get(prefix + name)
+        origin = f"  # {given.origin}" if given else ""
+        # JSON's strings, numbers, booleans and arrays are TOML's too; null is not
+        text = f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}"
+        print(text + origin)
