@@ -182,15 +182,9 @@ def _jobs() -> None:
             name="uq_jobs_checkpoint_id_profile_settings_hash",
         ),
     )
-    op.create_index(
-        "ix_jobs_claim",
-        "jobs",
-        ["newest", "mtime_ns", "order_step", "id"],
-        sqlite_where=sa.text("state = 'queued'"),
-        postgresql_where=sa.text("state = 'queued'"),
-    )
+    op.create_index("ix_jobs_claim", "jobs", ["state", "newest", "mtime_ns", "order_step", "id"])
     op.create_index("ix_jobs_run_id_state", "jobs", ["run_id", "state"])
-    op.create_index("ix_jobs_state_updated_at", "jobs", ["state", "updated_at"])
+    op.create_index("ix_jobs_updated_at", "jobs", ["updated_at"])
 
 
 def _status_changes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, literal, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import aliased
 
 from nptwatch.store.names import best_first
@@ -20,26 +20,25 @@ def claim_statement() -> ReturningUpdate[int]:
     """Build the claim: pick and take in one statement, so that no job is handed out twice.
 
     On Postgres SKIP LOCKED lets workers pick side by side; SQLite has one writer and no such
-    clause (SQLAlchemy leaves it out). The state is a literal: a parameter hides the partial index.
+    clause (SQLAlchemy leaves it out there).
     """
     candidate = aliased(Job, name="candidate")
-    queued = literal(JobState.QUEUED, Job.state.type, literal_execute=True)
     chosen = (
         select(candidate.id)
-        .where(candidate.state == queued, candidate.available_at <= bindparam("now"))
+        .where(candidate.state == JobState.QUEUED, candidate.available_at <= bindparam("now"))
         .order_by(
             candidate.newest.desc(),
             candidate.mtime_ns.desc(),
             candidate.order_step.desc(),
             candidate.id.desc(),
         )
-        .limit(literal(1, literal_execute=True))
+        .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
     return (
         update(Job)
-        .where(Job.id == chosen, Job.state == queued)
+        .where(Job.id == chosen, Job.state == JobState.QUEUED)
         .values(
             state=JobState.LEASED,
             reason=None,

@@ -22,7 +22,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -220,16 +219,8 @@ class Job(Base):
             "state IN ('queued', 'leased', 'done') OR reason IS NOT NULL", name="end_has_reason"
         ),
         CheckConstraint("attempts >= 0", name="attempts_counted"),
-        Index(
-            "ix_jobs_claim",
-            "newest",
-            "mtime_ns",
-            "order_step",
-            "id",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
-        ),
-        Index(None, "state", "updated_at"),
+        Index("ix_jobs_claim", "state", "newest", "mtime_ns", "order_step", "id"),  # read backwards
+        Index(None, "updated_at"),
         Index(None, "run_id", "state"),
     )
 
