@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_PICKLE_BYTES: Final = 64 * 1024**2
-MAX_OPCODES: Final = 1_000_000
-"""Bounds time (about a second) and memory (about 100 bytes each) on a hostile file."""
+MAX_OPCODES: Final = 500_000
+"""Real states have thousands. Bounds time (about a second) and memory (about 100 bytes each)."""
 
 _DICTS: Final = frozenset(
     {("collections", "OrderedDict"), ("builtins", "dict"), ("__builtin__", "dict")}

@@ -163,7 +163,7 @@ class Finder:
     ) -> Iterator[os.DirEntry[str]]:
         """List a folder, once however often it is reached."""
         try:
-            found = os.stat(folder)
+            found = Path(folder).stat()
             if (found.st_dev, found.st_ino) in visited:
                 sweep.links.pop(os.path.realpath(folder), None)
                 return
@@ -208,7 +208,7 @@ def unreachable(root: str) -> str | None:
 def is_gone(path: str) -> bool:
     """Say whether a path is really absent, rather than not to be reached at the moment."""
     try:
-        os.stat(path)
+        Path(path).stat()
     except OSError as exc:
         return exc.errno in _GONE
     return False
@@ -220,7 +220,7 @@ def seen_again(file: SeenFile) -> tuple[SeenFile, os.stat_result]:
     Raises:
         OSError: it cannot be reached.
     """
-    found = os.stat(file.path)
+    found = Path(file.path).stat()
     again = replace(
         file,
         signature=_signature(found),
@@ -254,7 +254,7 @@ def _add(sweep: Sweep, path: str) -> None:
     if real in sweep.files:
         return
     try:
-        found = os.stat(real)
+        found = Path(real).stat()
     except OSError:  # deleted since it was listed, or a link to nowhere
         return
     if not stat.S_ISREG(found.st_mode):

@@ -138,8 +138,8 @@ class _Handler(FileSystemEventHandler):
             self.canary_heard.set()
         elif is_folder:
             self._mailbox.hint(path, deep=True)
-        elif self._is_of_interest(os.path.basename(path)):
-            self._mailbox.hint(os.path.dirname(path), deep=False)
+        elif self._is_of_interest(Path(path).name):
+            self._mailbox.hint(str(Path(path).parent), deep=False)
 
 
 class WatchdogObserver:
@@ -182,7 +182,7 @@ class WatchdogObserver:
         """Watch these folders and what is below them; those that do not exist are left out."""
         self._retire()
         self._doubt, self._canary_due = None, None
-        self._paths = frozenset(path for path in paths if os.path.isdir(path))
+        self._paths = frozenset(path for path in paths if Path(path).is_dir())
         self._started_at, self._started_wall = time.monotonic(), time.time()
         # 7.1 writes its whole table into a warning for each folder: 73 MB for 1,000 of them.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
@@ -235,7 +235,7 @@ class WatchdogObserver:
         if now < self._next_check:
             return
         self._next_check = now + _CHECK_SECONDS
-        wanted = frozenset(path for path in paths if os.path.isdir(path))
+        wanted = frozenset(path for path in paths if Path(path).is_dir())
         if wanted != self._paths:
             self.start(wanted)
             self._mailbox.ask_rescan()
@@ -322,12 +322,12 @@ def make_observer(
 
 
 def _inotify() -> BaseObserver:
-    from watchdog.observers.inotify import InotifyObserver  # noqa: PLC0415 - Linux only
+    from watchdog.observers.inotify import InotifyObserver
 
     return InotifyObserver()
 
 
 def _polling() -> BaseObserver:
-    from watchdog.observers.polling import PollingObserver  # noqa: PLC0415 - only when asked for
+    from watchdog.observers.polling import PollingObserver
 
     return PollingObserver(timeout=_POLL_SECONDS)

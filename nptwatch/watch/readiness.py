@@ -8,7 +8,6 @@ half file, so that its mere existence proves nothing either.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -207,7 +206,7 @@ def _marker_fault(file: SeenFile, markers: Sequence[str]) -> str | None:
     folder = Path(file.path).parent
     for name in markers:
         try:
-            marker = os.stat(folder / name)
+            marker = (folder / name).stat()
         except OSError:  # no such marker: it is not asked for
             continue
         if marker.st_mtime_ns < file.mtime_ns:

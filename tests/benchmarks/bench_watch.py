@@ -17,7 +17,7 @@ from nptwatch.watch.discovery import Finder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-import watching as w  # noqa: E402 - the watcher tests' own support
+import watching as w
 
 _PROCESS = """
 import os, sys, threading, time

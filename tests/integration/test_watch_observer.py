@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import threading
 import time
@@ -66,6 +65,7 @@ class Bench:
         )
 
     def make(self) -> BaseObserver:
+        """Make an observer and keep it."""
         self.made.append(InotifyObserver())
         return self.made[-1]
 
@@ -118,6 +118,7 @@ def mute_inotify(observer: BaseObserver) -> None:
 
 
 def watchdog_threads() -> list[threading.Thread]:
+    """List the threads that watchdog runs."""
     return [t for t in threading.enumerate() if type(t).__module__.startswith("watchdog.")]
 
 
@@ -157,11 +158,11 @@ def test_deaf_observer_with_living_threads_is_noticed_by_the_canary(
     assert all(thread.is_alive() for thread in watchdog_threads())
     bench.check_until_rebuilt()
     assert bench.hears()
-    assert "canary" in str([e for e in logs if e["event"] == "observer_rebuilt"][0]["reason"])
+    assert "canary" in str(next(e for e in logs if e["event"] == "observer_rebuilt")["reason"])
 
 
 def test_deleted_and_recreated_root_is_heard_again(bench: Bench, root: Path) -> None:
-    """watchdog's emitter ends with its root; a fresh one is made for the new root."""
+    """Watchdog's emitter ends with its root; a fresh one is made for the new root."""
     root.rmdir()
     time.sleep(0.2)
     root.mkdir()
@@ -242,7 +243,7 @@ def test_rotation_churn_loses_no_checkpoint(catalog: Spy, tmp_path: Path, root: 
         for n in range(300):
             checkpoint(root / "run", "last.tmp", seed=str(n), state=False)
             shutil.rmtree(checkpoints / "last", ignore_errors=True)
-            os.rename(checkpoints / "last.tmp", checkpoints / "last")
+            (checkpoints / "last.tmp").rename(checkpoints / "last")
         kept = [str(checkpoint(root / f"run{n}", "checkpoint-1")) for n in range(20)]
         last = str(checkpoints / "last/npt_weights.pt")
         until(lambda: {*kept, last} <= set(catalog.queued()), seconds=20)

@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """nptwatch's own folder."""
+    """Nptwatch's own folder."""
     return tmp_path / "state"
 
 

@@ -153,21 +153,25 @@ class Spy:
             raise self.broken
 
     def known_files(self, root: str) -> dict[str, KnownFile]:
+        """Pass on."""
         self._check()
         return self.inner.known_files(root)
 
     def note(self, file: SeenFile, state: FileState, reason: str) -> None:
+        """Pass on and remember."""
         self._check()
         self.inner.note(file, state, reason)
         self.notes.append((file.path, state, reason))
 
     def admit(self, whole: WholeFile, request: Request) -> Admission:
+        """Pass on and remember."""
         self._check()
         admission = self.inner.admit(whole, request)
         self.admitted.append((whole, admission))
         return admission
 
     def gone(self, paths: Collection[str]) -> int:
+        """Pass on and remember."""
         self._check()
         closed = self.inner.gone(paths)
         self.deleted.extend(paths)
@@ -198,7 +202,7 @@ def watching(
     def body() -> None:
         try:
             watcher.run(stop)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - handed to the test
             faults.append(exc)
 
     thread = threading.Thread(target=body, name="test-watcher")

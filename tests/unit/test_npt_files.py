@@ -96,7 +96,7 @@ def test_every_truncation_is_incomplete(tmp_path: Path) -> None:
     """No cut of a real checkpoint counts as whole."""
     data = WEIGHTS.read_bytes()
     path = tmp_path / "npt_weights.pt"
-    cuts = random.Random(0).sample(range(len(data)), 60)
+    cuts = random.Random(0).sample(range(len(data)), 60)  # noqa: S311 - places to cut
     for size in [0, 1, 4, 21, len(data) - 1, *cuts]:
         path.write_bytes(data[:size])
         with pytest.raises(IncompleteCheckpointError):
@@ -219,7 +219,7 @@ def test_real_training_state_with_numpy_scalar_and_optimizer(tmp_path: Path) -> 
 
 def test_namespace_and_ordered_dict_configs_are_understood(tmp_path: Path) -> None:
     """argparse.Namespace and OrderedDict are common ways to store the settings."""
-    import collections  # noqa: PLC0415
+    import collections
 
     for config in (
         argparse.Namespace(model_name="m"),
@@ -286,13 +286,13 @@ NAMES = (
 def test_hostile_pickle_costs_little_and_says_nothing(tmp_path: Path, data: bytes) -> None:
     """Time and memory stay bounded, no exception escapes, nothing is made up."""
     path = state(tmp_path / "training_state.pt", data)
+    start = time.thread_time()
+    assert training_facts(path) == UNKNOWN
+    assert time.thread_time() - start < 10.0  # about one on an idle machine
     tracemalloc.start()
-    start = time.monotonic()
-    facts = training_facts(path)
-    took, peak = time.monotonic() - start, tracemalloc.get_traced_memory()[1]
+    training_facts(path)
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert facts == UNKNOWN
-    assert took < 15.0  # under tracemalloc; about a second without
     assert peak < 40 * len(data) + 150 * MAX_OPCODES
 
 

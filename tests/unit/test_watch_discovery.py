@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nptwatch.settings import WatchSettings
 from nptwatch.watch.discovery import Finder, run_of
 from nptwatch.watch.globs import PathGlobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -54,7 +57,7 @@ def found(*roots: Path, **changes: object) -> list[str]:
         ("x/a*", "x/b/ac", False),
     ],
 )
-def test_globs(pattern: str, path: str, matches: bool) -> None:  # noqa: FBT001
+def test_globs(pattern: str, path: str, matches: bool) -> None:
     """`*` stays within a name, `**` crosses folders, no slash means any depth."""
     assert PathGlobs([pattern]).match(path) is matches
 

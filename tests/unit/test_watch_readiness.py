@@ -100,7 +100,7 @@ def test_every_open_file_has_a_next_look(
     age: float,
     complete: bool,
     fault: bool,
-    newest: int | None,  # noqa: FBT001
+    newest: int | None,
 ) -> None:
     """What still settles is looked at again, within the rescan interval."""
     reason = "x" if fault or not complete else None
