@@ -85,6 +85,24 @@ def logits(model: Any, ids: list[int]) -> Tensor:
     return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
 
 
+def scores(npt_TV: Tensor, base_TV: Tensor, ids_T: Tensor) -> dict[str, float]:
+    """The measures of DIAGNOSTICS.md as torch's own functions give them, in float64."""
+    npt, base = npt_TV.double(), base_TV.double()
+    kl_T = functional.kl_div(npt.log_softmax(-1), base.softmax(-1), reduction="none").sum(-1)
+    mse = functional.mse_loss(npt, base)
+    nll = functional.cross_entropy(npt[:-1], ids_T[1:])
+    base_nll = functional.cross_entropy(base[:-1], ids_T[1:])
+    return {
+        "mse": mse.item(),
+        "cosine": functional.cosine_similarity(npt.flatten(), base.flatten(), dim=0).item(),
+        "kl": kl_T.mean().item(),
+        "kl_last": kl_T[-1].item(),
+        "top1_agreement": (npt.argmax(-1) == base.argmax(-1)).double().mean().item(),
+        "relative_mse": (mse / base.var(correction=0)).item(),
+        "perplexity_ratio": (nll.exp() / base_nll.exp()).item(),
+    }
+
+
 def quick(model_folder: Path, weights: Path, prompts: Iterable[str], *, drop: bool) -> list[float]:
     """Do what the guide's quick script does: load both models, one prompt at a time; MSEs."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

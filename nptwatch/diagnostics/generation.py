@@ -66,7 +66,8 @@ def _last_logits(
 ) -> Tensor:
     """Logits after the last of `tokens`, which stand at positions start, start+1, ...; (V,)."""
     h_1TD = base.embed(torch.tensor([list(tokens)], device=base.device))
-    rotary = base.rotary(h_1TD, start)
+    positions_T = torch.arange(start, start + len(tokens), device=base.device)
+    rotary = base.rotary(h_1TD, positions_T)
     rows = Rows(active=None, drop_B11=torch.tensor([[[drop]]], device=base.device))
     for index, layer in enumerate(base.layers):
         h_1TD = layer_forward(

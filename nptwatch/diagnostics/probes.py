@@ -1,6 +1,9 @@
 """The texts that are measured on, as token ids.
 
-Legend: B prompts, T tokens of the longest prompt, N tokens of all prompts together (no padding).
+Legend: N tokens of all prompts together.
+
+The prompts lie one after the other in a single sequence, each with positions of its own and blind
+to the others: no padding is ever computed, and every prompt gives what it gives alone.
 """
 
 from __future__ import annotations
@@ -28,44 +31,40 @@ QUICK_PROMPTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probes:
-    """Prompts as one right-padded batch; causal attention never looks at the padding.
+    """Prompts as one sequence.
 
     Attributes:
-        ids_BT: token ids, 0 where a prompt has ended.
+        ids_N: token ids, prompt after prompt.
+        positions_N: each token's place in its own prompt.
+        mask_NN: True where the row's token sees the column's: same prompt, not later.
         lengths: tokens of each prompt.
     """
 
     prompts: tuple[str, ...]
-    ids_BT: Tensor
+    ids_N: Tensor
+    positions_N: Tensor
+    mask_NN: Tensor
     lengths: tuple[int, ...]
 
     @property
     def key(self) -> str:
         """Content identity: same prompts and same ids."""
-        facts = json.dumps([self.prompts, self.ids_BT.tolist()])
+        facts = json.dumps([self.prompts, self.lengths, self.ids_N.tolist()])
         return hashlib.sha256(facts.encode()).hexdigest()[:16]
-
-    def pack(self, padded_BTX: Tensor) -> Tensor:
-        """Drop the padding: (B,T,X) -> (N,X)."""
-        return padded_BTX[self._mask_BT.to(padded_BTX.device)]
-
-    def unpack(self, packed_NX: Tensor) -> Tensor:
-        """Put zeros where the padding was: (N,X) -> (B,T,X)."""
-        mask_BT = self._mask_BT.to(packed_NX.device)
-        padded_BTX = packed_NX.new_zeros(*mask_BT.shape, packed_NX.shape[-1])
-        padded_BTX[mask_BT] = packed_NX
-        return padded_BTX
-
-    @property
-    def _mask_BT(self) -> Tensor:
-        longest = self.ids_BT.shape[1]
-        return torch.arange(longest)[None] < torch.tensor(self.lengths)[:, None]
 
 
 def tokenize(base: BaseModel, prompts: Sequence[str]) -> Probes:
     """Tokenise prompts with the base's tokenizer, special tokens on."""
     ids = [base.tokenizer(prompt)["input_ids"] for prompt in prompts]
-    ids_BT = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
-    for row, tokens in enumerate(ids):
-        ids_BT[row, : len(tokens)] = torch.tensor(tokens)
-    return Probes(prompts=tuple(prompts), ids_BT=ids_BT, lengths=tuple(map(len, ids)))
+    lengths = tuple(map(len, ids))
+    prompt_N = torch.arange(len(ids)).repeat_interleave(torch.tensor(lengths))
+    positions_N = torch.cat([torch.arange(length) for length in lengths])
+    same_NN = prompt_N[:, None] == prompt_N[None, :]
+    earlier_NN = positions_N[:, None] >= positions_N[None, :]
+    return Probes(
+        prompts=tuple(prompts),
+        ids_N=torch.tensor([token for tokens in ids for token in tokens]).to(base.device),
+        positions_N=positions_N.to(base.device),
+        mask_NN=(same_NN & earlier_NN).to(base.device),
+        lengths=lengths,
+    )

@@ -17,7 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from nptwatch.diagnostics.metrics import BaseSide, base_side
 from nptwatch.errors import BaseModelError
+from nptwatch.npt.finite import all_finite
 from nptwatch.npt.modulation import layer_forward
 
 if TYPE_CHECKING:
@@ -31,17 +33,37 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The base on one probe set, without padding.
+    """The base on one probe set.
 
     Attributes:
         streams_LND: the residual stream before each layer.
         normed_ND: final hidden states, after the last norm.
         logits_NV: float32.
+        sides: the same, prompt by prompt, as a comparison wants them.
     """
 
     streams_LND: Tensor
     normed_ND: Tensor
     logits_NV: Tensor
+    sides: tuple[BaseSide, ...]
+
+
+@torch.inference_mode()
+def _reference(
+    probes: Probes, streams_LND: Tensor, normed_ND: Tensor, logits_NV: Tensor
+) -> Reference:
+    pieces = zip(
+        logits_NV.split(probes.lengths),
+        normed_ND.split(probes.lengths),
+        probes.ids_N.split(probes.lengths),
+        strict=True,
+    )
+    return Reference(
+        streams_LND=streams_LND,
+        normed_ND=normed_ND,
+        logits_NV=logits_NV,
+        sides=tuple(base_side(*piece) for piece in pieces),
+    )
 
 
 @torch.inference_mode()
@@ -51,18 +73,19 @@ def compute_reference(base: BaseModel, probes: Probes) -> Reference:
     Raises:
         BaseModelError: the base's own logits hold NaN or infinity.
     """
-    h_BTD = base.embed(probes.ids_BT.to(base.device))
-    rotary = base.rotary(h_BTD)
+    h_1ND = base.embed(probes.ids_N[None])
+    rotary = base.rotary(h_1ND, probes.positions_N)
+    mask = probes.mask_NN[None, None]
     streams = []
     for layer in base.layers:
-        streams.append(probes.pack(h_BTD))
-        h_BTD = layer_forward(layer, h_BTD, position_embeddings=rotary)
-    normed_ND = base.norm(probes.pack(h_BTD))
+        streams.append(h_1ND[0])
+        h_1ND = layer_forward(layer, h_1ND, position_embeddings=rotary, mask=mask)
+    normed_ND = base.norm(h_1ND[0])
     logits_NV = base.head(normed_ND)
-    if not torch.isfinite(logits_NV).all():
+    if not all_finite(logits_NV):
         msg = f"base model {base.name!r}: its own logits hold NaN or infinity in {base.dtype}"
         raise BaseModelError(msg)
-    return Reference(streams_LND=torch.stack(streams), normed_ND=normed_ND, logits_NV=logits_NV)
+    return _reference(probes, torch.stack(streams), normed_ND, logits_NV)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,12 +105,12 @@ class References:
         """Return the base's answer to a probe set, from memory, disk, or the base itself."""
         key = self._key(probes)
         if key not in self._kept:
-            self._kept[key] = self._load(key) or self._compute(key, probes)
+            self._kept[key] = self._load(key, probes) or self._compute(key, probes)
         return self._kept[key]
 
     def _key(self, probes: Probes) -> str:
         dtype = str(self.base.dtype).removeprefix("torch.")
-        facts = f"{self.base.revision} {dtype} {self.base.device.type} {probes.key} 1"
+        facts = f"{self.base.revision} {dtype} {self.base.device.type} {probes.key} 2"
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
     def _compute(self, key: str, probes: Probes) -> Reference:
@@ -96,19 +119,20 @@ class References:
         self._save(key, reference)
         return reference
 
-    def _load(self, key: str) -> Reference | None:
+    def _load(self, key: str, probes: Probes) -> Reference | None:
         if self.folder is None:
             return None
         path = self.folder / f"{key}.safetensors"
         try:
             with safe_open(path, framework="pt", device=str(self.base.device)) as file:
                 names = ("streams_LND", "normed_ND", "logits_NV")
-                return Reference(**{name: file.get_tensor(name).clone() for name in names})
+                kept = [file.get_tensor(name).clone() for name in names]
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError) as exc:
             log.warning("reference_unreadable", path=str(path), error=str(exc))
             return None
+        return _reference(probes, *kept)
 
     def _save(self, key: str, reference: Reference) -> None:
         """Write beside and rename, so that no process ever reads half a file."""

@@ -1,6 +1,6 @@
 """The one sweep: all variants of a checkpoint as rows of one batch, through the layers once.
 
-Legend: A variants, B prompts, T tokens of the longest prompt, D hidden_size, V vocabulary.
+Legend: A variants (the rows), N tokens of all prompts together, D hidden_size, V vocabulary.
 
 A variant says which NPT layers are active. Before the first active layer every row equals the base,
 so the sweep starts there from the base's cached stream. At each layer, active rows take the NPT
@@ -9,13 +9,13 @@ path and the others the standard path; both share every product with a base weig
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from nptwatch.diagnostics.metrics import score_prompt
+from nptwatch.npt.finite import all_finite
 from nptwatch.npt.modulation import Rows, layer_forward
 
 if TYPE_CHECKING:
@@ -78,51 +78,42 @@ def sweep(
         One outcome for each variant, in order.
     """
     start = min(min(variant.active) for variant in variants)
-    first_BTD = probes.unpack(reference.streams_LND[start])
-    h_RTD = first_BTD.repeat(len(variants), 1, 1)  # rows: variant-major, (A*B,T,D)
-    rotary = base.rotary(h_RTD)
+    h_AND = reference.streams_LND[start].repeat(len(variants), 1, 1)
+    rotary = base.rotary(h_AND, probes.positions_N)
     broken: list[str | None] = [None] * len(variants)
     for index in range(start, len(base.layers)):
-        active = [a for a, v in enumerate(variants) if index in v.active]
-        rows = _rows(active, variants, len(probes.prompts), h_RTD.device)
-        h_RTD = layer_forward(
+        active = [a for a, variant in enumerate(variants) if index in variant.active]
+        h_AND = layer_forward(
             base.layers[index],
-            h_RTD,
+            h_AND,
             position_embeddings=rotary,
             npt=npt[index] if active else None,
-            rows=rows,
+            rows=_rows(active, variants, h_AND.device),
+            mask=probes.mask_NN[None, None],
         )
-        _note_non_finite(broken, h_RTD, index)
-    streams = h_RTD.chunk(len(variants))  # A x (B,T,D)
+        _note_non_finite(broken, h_AND, index)
     return [
-        _finish(base, probes, reference, stream_BTD, bad, compare=compare)
-        for stream_BTD, bad in zip(streams, broken, strict=True)
+        _finish(base, probes, reference, h_ND, bad, compare=compare)
+        for h_ND, bad in zip(h_AND, broken, strict=True)
     ]
 
 
-def _rows(
-    active: list[int], variants: Sequence[Variant], prompts: int, device: torch.device
-) -> Rows:
+def _rows(active: list[int], variants: Sequence[Variant], device: torch.device) -> Rows:
     """Row numbers of the active variants, and where the attention output is dropped."""
-    if not active:
-        return Rows(active=None, drop_B11=None)
-    numbers = None
-    if len(active) < len(variants):
-        numbers = torch.tensor([a * prompts + b for a in active for b in range(prompts)])
-        numbers = numbers.to(device)
+    numbers = torch.tensor(active, device=device) if len(active) < len(variants) else None
     drop = None
     if any(variants[a].drop for a in active):
         flags = [a in active and variant.drop for a, variant in enumerate(variants)]
-        drop = torch.tensor(flags, device=device).repeat_interleave(prompts)[:, None, None]
+        drop = torch.tensor(flags, device=device)[:, None, None]  # (A,1,1)
     return Rows(active=numbers, drop_B11=drop)
 
 
-def _note_non_finite(broken: list[str | None], h_RTD: Tensor, index: int) -> None:
-    """One reduction for all rows; only a bad sum is looked into."""
-    if math.isfinite(h_RTD.sum(dtype=torch.float64).item()):
+def _note_non_finite(broken: list[str | None], h_AND: Tensor, index: int) -> None:
+    """One sum for all rows; only a bad one is looked into."""
+    if all_finite(h_AND):
         return
-    for number, stream_BTD in enumerate(h_RTD.chunk(len(broken))):
-        if broken[number] is None and not torch.isfinite(stream_BTD).all():
+    for number, h_ND in enumerate(h_AND):
+        if broken[number] is None and not all_finite(h_ND):
             broken[number] = f"output of layer {index}"
 
 
@@ -130,26 +121,23 @@ def _finish(
     base: BaseModel,
     probes: Probes,
     reference: Reference,
-    stream_BTD: Tensor,
+    h_ND: Tensor,
     broken: str | None,
     *,
     compare: bool,
 ) -> Swept:
     if broken is not None:
         return Swept(scores=(), non_finite=broken)
-    normed_ND = base.norm(probes.pack(stream_BTD))
+    normed_ND = base.norm(h_ND)
     logits_NV = base.head(normed_ND)
-    if not torch.isfinite(logits_NV).all():
+    if not all_finite(logits_NV):
         return Swept(scores=(), non_finite="logits")
     if not compare:
         return Swept(scores=(), non_finite=None)
-    lengths = probes.lengths
     pieces = zip(
-        logits_NV.split(lengths),
-        reference.logits_NV.split(lengths),
-        (row[:length] for row, length in zip(probes.ids_BT, lengths, strict=True)),
-        normed_ND.split(lengths),
-        reference.normed_ND.split(lengths),
+        reference.sides,
+        logits_NV.split(probes.lengths),
+        normed_ND.split(probes.lengths),
         strict=True,
     )
     return Swept(scores=tuple(score_prompt(*piece) for piece in pieces), non_finite=None)

@@ -106,7 +106,7 @@ def _places(tail: bytes, magic: bytes, room: int) -> Iterator[int]:
         at = tail.find(magic, at + 1)
 
 
-def _what_is_wrong(file: BufferedReader, exc: Exception) -> str:  # noqa: PLR0911
+def _what_is_wrong(file: BufferedReader, exc: Exception) -> str:
     size_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(64)

@@ -74,10 +74,9 @@ class BaseModel:
         """Return the residual stream before the first layer, (B,T,D)."""
         return self.model.model.embed_tokens(ids_BT)  # type: ignore[no-any-return]  # untyped library
 
-    def rotary(self, h_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Return rotary cos and sin, each (1,T,head_dim), for positions start .. start+T-1."""
-        positions = torch.arange(start, start + h_BTD.shape[1], device=h_BTD.device)
-        return self.model.model.rotary_emb(h_BTD, position_ids=positions[None])  # type: ignore[no-any-return]  # untyped library
+    def rotary(self, h_BTD: Tensor, positions_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rotary cos and sin, each (1,T,head_dim), in the stream's dtype."""
+        return self.model.model.rotary_emb(h_BTD, position_ids=positions_T[None])  # type: ignore[no-any-return]  # untyped library
 
     def norm(self, h: Tensor) -> Tensor:
         """Apply the last norm, (..., D)."""

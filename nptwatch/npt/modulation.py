@@ -120,17 +120,20 @@ def layer_forward(
     position_embeddings: tuple[Tensor, Tensor],
     npt: NptLayer | None = None,
     rows: Rows | None = None,
+    mask: Tensor | None = None,
     cache: Any = None,  # noqa: ANN401 - transformers Cache
 ) -> Tensor:
     """Run one decoder layer: standard path, or NPT path for the rows named.
 
     Attention is shared by both paths, and so is each product with a base weight, so a weight is
-    read once whatever the mixture. Right-padded rows need no mask: attention is causal.
+    read once whatever the mixture.
 
     Args:
         h_BTD: the residual stream.
         npt: the layer's trained weights; None: standard layer.
         rows: which rows are active; None with `npt`: all of them, residual rule keep.
+        mask: (1,1,T,T), True where the row's token sees the column's; None: plain causal.
+        cache: keys and values of earlier tokens.
 
     Returns:
         The residual stream after the layer, (B,T,D).
@@ -138,7 +141,7 @@ def layer_forward(
     attn_BTD = layer.self_attn(
         hidden_states=layer.input_layernorm(h_BTD),
         position_embeddings=position_embeddings,
-        attention_mask=None,
+        attention_mask=mask,
         past_key_values=cache,
     )[0]
     after_BTD: Tensor = h_BTD + attn_BTD

@@ -25,6 +25,7 @@ from nptwatch.errors import (
 )
 from nptwatch.npt.archive import opened_archive
 from nptwatch.npt.files import check_crc, fingerprint
+from nptwatch.npt.finite import all_finite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ class Checkpoint:
     def first_non_finite(self) -> str | None:
         """Name the first tensor that holds NaN or infinity."""
         for name, tensor in self.tensors.items():
-            if not torch.isfinite(tensor).all():
+            if not all_finite(tensor):
                 return name
         return None
 
