@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nptwatch.cli.screen import print_json
-from nptwatch.cli.session import ConfigOption, JsonOption
+from nptwatch.cli.session import ConfigOption, JsonOption  # noqa: TC001 - Typer reads them
 
 if TYPE_CHECKING:
     from nptwatch.settings import Loaded

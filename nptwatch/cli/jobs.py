@@ -56,7 +56,8 @@ def jobs(
         _list(state, run, limit, config, state_dir, database_url, as_json=as_json)
     elif any((state, run, as_json, config, state_dir, database_url)):
         # `jobs --json list` must not quietly ignore the option
-        given = {"config": config, "state_dir": state_dir, "database_url": database_url}
+        given: dict[str, object] = {"config": config, "state_dir": state_dir}
+        given |= {"database_url": database_url}
         given |= {"state": state, "run": run, "as_json": as_json}
         ctx.default_map = {ctx.invoked_subcommand: {k: v for k, v in given.items() if v}}
 

@@ -69,6 +69,19 @@ def has_database(settings: Settings) -> bool:
     return settings.sqlite_file is None or settings.sqlite_file.exists()
 
 
+def require_database(settings: Settings) -> None:
+    """Hold that there is a database to read.
+
+    Raises:
+        DatabaseError: its file is not there.
+    """
+    if not has_database(settings):
+        raise DatabaseError(
+            f"no database yet at {settings.sqlite_file}: start `nptwatch run`, or name another "
+            "with --state-dir, --database-url or --config"
+        )
+
+
 @contextmanager
 def reading(settings: Settings) -> Iterator[Stores]:
     """Open the database as the daemon made it; creates and changes nothing.
@@ -76,11 +89,7 @@ def reading(settings: Settings) -> Iterator[Stores]:
     Raises:
         DatabaseError: it is not there, its schema is another version's, or it cannot be read.
     """
-    if not has_database(settings):
-        raise DatabaseError(
-            f"no database yet at {settings.sqlite_file}: start `nptwatch run`, or name another "
-            "with --state-dir, --database-url or --config"
-        )
+    require_database(settings)
     from nptwatch.service.build import open_stores
 
     stores = open_stores(settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nptwatch.cli.history import print_runs, run_json
@@ -13,15 +12,16 @@ from nptwatch.cli.session import (
     JsonOption,
     StateDirOption,
     reading,
+    require_database,
     settings_of,
 )
+from nptwatch.store.glance import Glance, glance_at
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
-    from nptwatch.service.build import Stores
-    from nptwatch.store.records import ChangeRow, RunRow, WorkerRow
+    from nptwatch.settings import Settings
+    from nptwatch.store.records import ChangeRow, WorkerRow
 
 CHANGES_SHOWN = 5
 
@@ -38,43 +38,43 @@ def status(
     Example: nptwatch status --json
     """
     settings = settings_of(config, state_dir, database_url)
-    with reading(settings) as stores:
-        glance = _look(stores, settings.safe_database_url, settings.worker.lease_seconds)
+    screen = Screen.of_stdout()
+    glance = _glance(settings, screen.now)
     if as_json:
-        print_json(_as_json(glance))
+        print_json(_as_json(glance, settings.safe_database_url))
     else:
-        _print(glance, Screen.of_stdout())
+        _print(glance, settings.safe_database_url, screen)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Glance:
-    """What `status` shows; `workers` are those that live."""
+def _glance(settings: Settings, now: datetime) -> Glance:
+    """Read what is shown: the short way where that works, else through the stores."""
+    silent_seconds = settings.worker.lease_seconds
+    require_database(settings)
+    if settings.sqlite_file is not None:
+        glance = glance_at(
+            settings.sqlite_file,
+            now=now,
+            silent_seconds=silent_seconds,
+            changes=CHANGES_SHOWN,
+            busy_seconds=settings.database.busy_timeout_seconds,
+        )
+        if glance is not None:
+            return glance
+    with reading(settings) as stores:
+        return Glance(
+            queue=stores.queue.depth(),
+            oldest_queued_at=stores.queue.oldest_queued_at(),
+            workers=stores.workers.alive(silent_seconds),
+            runs=stores.history.runs(),
+            changes=stores.history.changes(limit=CHANGES_SHOWN),
+            pending_alerts=stores.outbox.pending(),
+        )
 
-    database: str
-    queue: Mapping[str, int]
-    oldest_queued_at: datetime | None
-    workers: list[WorkerRow]
-    runs: list[RunRow]
-    changes: list[ChangeRow]
-    pending_alerts: int
 
-
-def _look(stores: Stores, database: str, silent_seconds: float) -> _Glance:
-    return _Glance(
-        database=database,
-        queue={str(state): count for state, count in stores.queue.depth().items()},
-        oldest_queued_at=stores.queue.oldest_queued_at(),
-        workers=stores.workers.alive(silent_seconds),
-        runs=stores.history.runs(),
-        changes=stores.history.changes(limit=CHANGES_SHOWN),
-        pending_alerts=stores.outbox.pending(),
-    )
-
-
-def _as_json(glance: _Glance) -> object:
+def _as_json(glance: Glance, database: str) -> object:
     return {
-        "database": glance.database,
-        "queue": glance.queue,
+        "database": database,
+        "queue": plain(glance.queue),
         "oldest_queued_at": plain(glance.oldest_queued_at),
         "workers": plain(glance.workers),
         "runs": [plain(run_json(row)) for row in glance.runs],
@@ -83,8 +83,8 @@ def _as_json(glance: _Glance) -> object:
     }
 
 
-def _print(glance: _Glance, screen: Screen) -> None:
-    screen.say(f"Database: {glance.database}")
+def _print(glance: Glance, database: str, screen: Screen) -> None:
+    screen.say(f"Database: {database}")
     screen.say(f"Queue:    {_queue_line(glance, screen)}")
     if glance.pending_alerts:
         screen.say(f"Alerts:   {glance.pending_alerts} not delivered yet")
@@ -102,7 +102,7 @@ def _print(glance: _Glance, screen: Screen) -> None:
         _print_changes(glance.changes, screen)
 
 
-def _queue_line(glance: _Glance, screen: Screen) -> str:
+def _queue_line(glance: Glance, screen: Screen) -> str:
     always = ("queued", "leased", "done", "failed")
     shown = (
         f"{count} {state}" for state, count in glance.queue.items() if count or state in always

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from nptwatch.store.records import RunRow
 
 NOT_MET = 1
+
+SCHEMA_SECONDS = 5.0
+"""A database that is just being made has no tables for a moment."""
 
 
 def wait(
@@ -52,15 +54,15 @@ def wait(
     if until in {Grade.INVALID, Grade.UNLOADABLE}:
         raise ConfigError(f"--until takes POOR, FAIR, GOOD or EXCELLENT, got {until}")
     settings = settings_of(config, state_dir, database_url)
-    row = _wait(settings, run, until, every, None if timeout is None else timeout)
+    row = _wait(settings, run, until, every, timeout)
     if row is None:
         typer.echo(f"{run} was not {until} within {timeout:g} s", err=True)
         raise typer.Exit(NOT_MET)
     if as_json:
         print_json(run_json(row))
     else:
-        numbers = f"MSE {row.mse:.4f}, cosine {row.cosine:.4f}" if row.mse and row.cosine else ""
-        print(f"{row.run} is {row.status} at step {row.step}: {numbers}")
+        at = "" if row.step is None else f" at step {row.step}"
+        print(f"{row.run} is {row.status}{at}: MSE {row.mse}, cosine {row.cosine}")
 
 
 def _wait(
@@ -69,8 +71,14 @@ def _wait(
     """Look until the status is reached (give the run) or time is up (None)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     said = ""
+    schema_deadline = time.monotonic() + SCHEMA_SECONDS
     while True:
-        row, state = _look(settings, run)
+        try:
+            row, state = _look(settings, run)
+        except SchemaError:
+            if time.monotonic() > schema_deadline:
+                raise
+            row, state = None, "the database is not ready"
         if row is not None and at_least(row.status, until):
             return row
         if state != said:
@@ -83,16 +91,20 @@ def _wait(
 
 
 def _look(settings: Settings, run: str) -> tuple[RunRow | None, str]:
-    """Give the run, if it is there, and its state in words."""
+    """Give the run, if it is there, and its state in words.
+
+    Raises:
+        NptwatchError: what no waiting mends.
+    """
     try:
         with reading(settings) as stores:
-            row = stores.history.run(run)
-    except SchemaError as exc:
-        # a database that is just being made has no tables for a moment
-        with suppress(DatabaseError), reading(settings):
-            pass
-        return None, str(exc)
-    except (DatabaseError, ConfigError) as exc:
+            try:
+                row = stores.history.run(run)
+            except ConfigError as exc:  # not there yet, or a typo: the text lists what is there
+                return None, str(exc)
+    except DatabaseError as exc:
+        if not exc.retryable:
+            raise
         return None, str(exc)
     at = "" if row.step is None else f" at step {row.step}"
     return row, f"{row.run} is {row.status or 'not measured yet'}{at}"
