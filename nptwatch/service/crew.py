@@ -64,15 +64,15 @@ class Crew:
 
     def start(self) -> None:
         """Start all threads and processes."""
-        self._supervisor.start()
-        self._watch_thread.start()
-        self._schedule.start()
         log.info(
             "daemon_started",
             roots=[str(root) for root in self._settings.watch.roots],
             database=self._stores.database.safe_url,
             workers=self._settings.worker.count,
         )
+        self._supervisor.start()
+        self._watch_thread.start()
+        self._schedule.start()
 
     def dead(self) -> list[str]:
         """Names of helpers that ended though nobody stopped them."""

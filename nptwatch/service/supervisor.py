@@ -150,7 +150,11 @@ class Slot:
 
     def _live_once(self) -> bool:
         """Run one worker to its end; true: start the next at once."""
-        worker = self._spawn()
+        try:
+            worker = self._spawn()
+        except OSError as error:  # no memory or no process to be had: later, perhaps
+            log.error("worker_start_failed", slot=self._number, ended=str(error))  # noqa: TRY400
+            return False
         if worker is None:
             return True
         ready = worker.wait_ready(self._settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Self
 
 import structlog
@@ -59,7 +60,12 @@ class Heartbeat:
         self._abandon = abandon
         self._interval_seconds = settings.lease_seconds / 4
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nptwatch-heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run,  # so that its log lines name the worker too
+            args=(self._run,),
+            name="nptwatch-heartbeat",
+            daemon=True,
+        )
         self.over = threading.Event()
 
     def __enter__(self) -> Self:

@@ -66,6 +66,7 @@ class WorkerLoop:
         self._clock = clock
         self._seen_at: datetime | None = None
         self._jobs_done = 0
+        self._is_cut_off = False
         self._diagnosis = Diagnosis(
             queue=queue,
             diagnoser=diagnoser,
@@ -103,9 +104,10 @@ class WorkerLoop:
                 self._beat_idle()
         except DatabaseError as error:
             _raise_if_final(error)
-            log.warning("claim_failed", error=str(error))
+            self._note_outage(error)
             self._wake.wait(max(self._settings.poll_seconds, 1.0))
             return
+        self._note_outage(None)
         if claim is None:
             self._wake.wait(self._settings.poll_seconds)
         else:
@@ -245,6 +247,14 @@ class WorkerLoop:
             jobs_done=self._jobs_done,
         )
         self._seen_at = now
+
+    def _note_outage(self, error: DatabaseError | None) -> None:
+        """Log a lost database once, and once that it is back."""
+        if error is not None and not self._is_cut_off:
+            log.warning("claim_failed", error=str(error))
+        elif error is None and self._is_cut_off:
+            log.info("claim_works_again")
+        self._is_cut_off = error is not None
 
     def _is_worn_out(self) -> bool:
         is_enough = 0 < self._settings.max_jobs <= self._jobs_done

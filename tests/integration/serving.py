@@ -108,11 +108,12 @@ class DaemonProcess:
         self.write(settings)
         number = len(list(folder.glob("daemon-*.log")))
         self._log = folder / f"daemon-{number}.log"
+        path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "daemon_process.py"), str(self.config), diagnoser],
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": str(HERE)},
+                env=os.environ | {"PYTHONPATH": path},
             )
 
     def write(self, settings: Settings) -> None:

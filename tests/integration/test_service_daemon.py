@@ -249,6 +249,41 @@ def test_a_second_interrupt_cuts_the_wait_short(place: Place, start: Start) -> N
     assert (job.state, job.attempts) == (JobState.QUEUED, 0)
 
 
+def test_a_worker_that_was_silent_too_long_records_nothing(place: Place, start: Start) -> None:
+    """A stopped process loses its lease; the one that took over records, the first does not."""
+    weights = place.checkpoint(100, do="block", mse=0.08)
+    daemon = start(place.settings(worker={"count": 2, "lease_seconds": 2.0}))
+    daemon.worker_pid(2)
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+    silent = int((weights.parent / "measured.log").read_text())
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        until(lambda: times_measured(weights) == 2, seconds=LONG)
+        (weights.parent / "go").touch()
+        until(lambda: place.graded() == {100: "GOOD"}, seconds=LONG)
+    finally:
+        os.kill(silent, signal.SIGCONT)
+    lost = daemon.wait_for("lease_lost")
+
+    assert lost["worker"] == daemon.log("job_claimed")[0]["worker"]
+    assert len(daemon.log("job_done")) == 1
+    assert place.job(100).attempts_by_cause == {"lease_expired": 1}
+    assert daemon.stop() == 0
+
+
+def test_a_worker_is_replaced_after_its_share_of_jobs(place: Place, start: Start) -> None:
+    """With `max_jobs` each worker ends in good order and the next goes on at once."""
+    for step in (100, 200, 300):
+        place.checkpoint(step)
+    daemon = start(place.settings(worker={"max_jobs": 1}))
+    until(lambda: len(place.graded()) == 3, seconds=LONG)
+    daemon.wait_for("worker_recycled", times=3)
+
+    assert daemon.log("worker_crashed") == []
+    assert [daemon.log("job_done")[0]["step"], len(daemon.log("job_done"))] == [300, 3]
+    assert daemon.stop() == 0
+
+
 def test_an_alert_is_tried_again_until_the_command_takes_it(
     place: Place, start: Start, tmp_path: Path
 ) -> None:
