@@ -89,7 +89,7 @@ class Catalog:
         with self._database.begin() as connection:
             before = _content_at(connection, file.path)
             run_id = _put_run(connection, file, now)
-            checkpoint_id = _put_checkpoint(connection, whole, run_id, now)
+            checkpoint_id, fresh = _put_checkpoint(connection, whole, run_id, now)
             _put_file(
                 connection,
                 file,
@@ -99,7 +99,8 @@ class Catalog:
                 reason=None,
                 checkpoint_id=checkpoint_id,
             )
-            rename(connection, checkpoint_id)
+            if not fresh:
+                rename(connection, checkpoint_id)
             if before is not None and before != checkpoint_id:
                 _left(connection, before, file.path, now)
             if _put_job(connection, checkpoint_id, run_id, request, now):
@@ -171,7 +172,10 @@ def _put_file(
     )
 
 
-def _put_checkpoint(connection: Connection, whole: WholeFile, run_id: int, now: datetime) -> int:
+def _put_checkpoint(
+    connection: Connection, whole: WholeFile, run_id: int, now: datetime
+) -> tuple[int, bool]:
+    """Enter a content, or learn from one more path that has it; say if it is new."""
     inserted: int | None = connection.scalar(
         insert_into(connection, Checkpoint)
         .values(
@@ -188,8 +192,8 @@ def _put_checkpoint(connection: Connection, whole: WholeFile, run_id: int, now: 
         .returning(Checkpoint.id)
     )
     if inserted is not None:
-        return inserted
-    return _refine_checkpoint(connection, whole, run_id)
+        return inserted, True
+    return _refine_checkpoint(connection, whole, run_id), False
 
 
 def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int) -> int:

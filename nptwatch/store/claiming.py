@@ -50,35 +50,32 @@ def claim_statement() -> ReturningUpdate[int]:
     )
 
 
+_CLAIMED = (
+    select(
+        Job.id.label("job_id"),
+        Job.checkpoint_id,
+        Job.run_id,
+        Run.path.label("run_path"),
+        Run.name.label("run_name"),
+        Checkpoint.fingerprint,
+        Checkpoint.step,
+        Checkpoint.mtime_ns,
+        Checkpoint.base_model,
+        Job.profile,
+        Job.settings_hash,
+        Job.attempts,
+        File.path,
+    )
+    .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
+    .join(Run, Run.id == Job.run_id)
+    .outerjoin(File, (File.checkpoint_id == Checkpoint.id) & (File.state == FileState.WHOLE))
+    .where(Job.id == bindparam("claimed"))
+)
+
+
 def claim_of(connection: Connection, job_id: int) -> Claim:
     """Read what a worker needs of a job, existing paths included."""
-    rows = (
-        connection.execute(
-            select(
-                Job.id.label("job_id"),
-                Job.checkpoint_id,
-                Job.run_id,
-                Run.path.label("run_path"),
-                Run.name.label("run_name"),
-                Checkpoint.fingerprint,
-                Checkpoint.step,
-                Checkpoint.mtime_ns,
-                Checkpoint.base_model,
-                Job.profile,
-                Job.settings_hash,
-                Job.attempts,
-                File.path,
-            )
-            .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
-            .join(Run, Run.id == Job.run_id)
-            .outerjoin(
-                File, (File.checkpoint_id == Checkpoint.id) & (File.state == FileState.WHOLE)
-            )
-            .where(Job.id == job_id)
-        )
-        .mappings()
-        .all()
-    )
+    rows = connection.execute(_CLAIMED, {"claimed": job_id}).mappings().all()
     about = {key: value for key, value in rows[0].items() if key != "path"}
     paths = best_first(row["path"] for row in rows if row["path"] is not None)
     return Claim(**about, paths=tuple(paths))

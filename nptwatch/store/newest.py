@@ -35,19 +35,18 @@ def flag_newest(connection: Connection, job_id: int) -> None:
         Job.id != job_id,
         _newer_than(job.order_step, job.mtime_ns),
     )
-    newest = not connection.scalar(select(newer))
-    if newest:
-        connection.execute(
-            update(Job)
-            .where(
-                Job.run_id == job.run_id,
-                Job.state.in_([JobState.QUEUED, JobState.LEASED]),
-                Job.id != job_id,
-                Job.newest,
-            )
-            .values(newest=False)
+    if connection.scalar(select(newer)):
+        connection.execute(update(Job).where(Job.id == job_id).values(newest=False))
+        return
+    connection.execute(
+        update(Job)
+        .where(
+            Job.run_id == job.run_id,
+            Job.state.in_([JobState.QUEUED, JobState.LEASED]),
+            or_(Job.newest, Job.id == job_id),
         )
-    connection.execute(update(Job).where(Job.id == job_id).values(newest=newest))
+        .values(newest=Job.id == job_id)
+    )
 
 
 def _newer_than(order_step: int, mtime_ns: int) -> ColumnElement[bool]:
