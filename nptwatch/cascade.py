@@ -191,9 +191,9 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
 
 def _flat(table: Mapping[str, Any], *, sections: set[str]) -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
-        if isinstance(value, dict) and (name in sections or not value):
+        if isinstance(value, dict) and name in sections:
             yield from ((f"{name}.{inner}", held) for inner, held in value.items())
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and value:
             yield from ((f"{name}.{inner}", held) for inner, held in _flat(value, sections=set()))
         else:
             yield name, value

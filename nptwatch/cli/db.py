@@ -12,6 +12,7 @@ from nptwatch.cli.session import (
     DatabaseUrlOption,
     JsonOption,
     StateDirOption,
+    require_database,
     settings_of,
 )
 
@@ -68,7 +69,9 @@ def current(
     """
     from nptwatch.store import migrate
 
-    database = _database(settings_of(config, state_dir, database_url))
+    settings = settings_of(config, state_dir, database_url)
+    require_database(settings)
+    database = _database(settings)
     try:
         found = migrate.current(database)
     finally:
