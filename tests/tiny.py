@@ -71,6 +71,41 @@ def weights(
     }
 
 
+def distilled(base_folder: Path, mse: float) -> dict[str, Tensor]:
+    """Really train a last layer's NPT on the quick probes until its MSE is just below `mse`."""
+    from nptwatch.diagnostics.probes import QUICK_PROMPTS, tokenize
+    from nptwatch.npt.base import load_base
+    from nptwatch.npt.layout import infer_layout
+    from nptwatch.npt.modulation import layer_forward, stack_layers
+
+    base = load_base(str(base_folder), local_files_only=True)
+    last = base.shape.num_layers - 1
+    sizes = {"hidden": base.shape.hidden_size, "intermediate": base.shape.intermediate_size}
+    start = weights(layer(last, rank=32), scale=0.1, **sizes)
+    trained = {name: torch.nn.Parameter(tensor) for name, tensor in start.items()}
+    layout = infer_layout({name: tuple(t.shape) for name, t in trained.items()}, base.shape)
+    optimizer = torch.optim.Adam(trained.values(), lr=1e-3)
+    probes = tokenize(base, QUICK_PROMPTS)
+    h_1ND = base.embed(probes.ids_N[None])
+    rotary, mask = base.rotary(h_1ND, probes.positions_N), probes.mask_NN[None, None]
+    for inner in base.layers[:last]:
+        h_1ND = layer_forward(inner, h_1ND, position_embeddings=rotary, mask=mask)
+    out_1ND = layer_forward(base.layers[last], h_1ND, position_embeddings=rotary, mask=mask)
+    target_NV = base.head(base.norm(out_1ND[0]))
+    for _ in range(1000):
+        npt = stack_layers(layout, trained, dtype=base.dtype, device=base.device)[last]
+        out_1ND = layer_forward(
+            base.layers[last], h_1ND, position_embeddings=rotary, mask=mask, npt=npt
+        )
+        loss = torch.nn.functional.mse_loss(base.head(base.norm(out_1ND[0])), target_NV)
+        if loss.item() < mse:
+            return {name: tensor.detach() for name, tensor in trained.items()}
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    raise AssertionError("training did not converge")
+
+
 def layer(
     index: int,
     kind: Kind = Kind.DUAL,
