@@ -1,0 +1,198 @@
+"""What the watcher's reports do to files, checkpoints and jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from stocking import QUICK, ROOT, measured, no_alerts, path_of, seen, whole
+
+from nptwatch.store.catalog import Catalog
+from nptwatch.store.history import History
+from nptwatch.store.queue import Queue
+from nptwatch.store.records import Admission, FileState, HistoryRow, JobState, Request
+
+if TYPE_CHECKING:
+    from conftest import FakeClock
+
+    from nptwatch.store.engine import Database
+
+
+@pytest.fixture
+def catalog(database: Database, clock: FakeClock) -> Catalog:
+    """Give a catalog on an empty database."""
+    return Catalog(database, clock=clock)
+
+
+@pytest.fixture
+def queue(database: Database, clock: FakeClock) -> Queue:
+    """Give the queue of the same database."""
+    return Queue(database, clock=clock)
+
+
+@pytest.fixture
+def history(database: Database, clock: FakeClock) -> History:
+    """Give the history of the same database."""
+    return History(database, clock=clock)
+
+
+def only_row(history: History, run: str = "a") -> HistoryRow:
+    """Give the one row that a run must have."""
+    (row,) = history.history(run)
+    return row
+
+
+def test_new_content_is_queued_once(catalog: Catalog, queue: Queue) -> None:
+    """A second report of the same file makes no second job."""
+    assert catalog.admit(whole(), QUICK) is Admission.QUEUED
+    assert catalog.admit(whole(), QUICK) is Admission.KNOWN
+    assert queue.depth()[JobState.QUEUED] == 1
+
+
+def test_touched_file_is_not_measured_again(catalog: Catalog, queue: Queue) -> None:
+    """Another signature with the same content is remembered and asks for nothing."""
+    catalog.admit(whole(), QUICK)
+    assert catalog.admit(whole(signature="2:2:2", mtime_ns=9_999), QUICK) is Admission.KNOWN
+    assert catalog.known_files(ROOT)[path_of("a", "checkpoint-100")].signature == "2:2:2"
+    assert queue.depth()[JobState.QUEUED] == 1
+
+
+def test_copy_in_the_run_is_a_twin(catalog: Catalog, history: History) -> None:
+    """best/ with the content of a numbered step is the same checkpoint, listed under the step."""
+    catalog.admit(whole(folder="best", step=None, content="c"), QUICK)
+    assert catalog.admit(whole(step=100, content="c"), QUICK) is Admission.TWIN
+    row = only_row(history)
+    assert (row.step, row.path) == (100, path_of("a", "checkpoint-100"))
+    assert row.also == (path_of("a", "best"),)
+
+
+def test_copy_in_another_run_has_its_own_job(catalog: Catalog, queue: Queue) -> None:
+    """A run's history is its own, though the content is known elsewhere."""
+    catalog.admit(whole("a", content="c"), QUICK)
+    assert catalog.admit(whole("b", content="c"), QUICK) is Admission.QUEUED
+    assert queue.depth()[JobState.QUEUED] == 2
+
+
+def test_numbered_step_wins_and_stays(catalog: Catalog, history: History) -> None:
+    """A twin's step never replaces that of the numbered folder, nor does "unknown" a known one."""
+    catalog.admit(whole(step=90, folder="best", content="c"), QUICK)
+    catalog.admit(whole(step=100, content="c"), QUICK)
+    catalog.admit(whole(step=110, folder="final", content="c"), QUICK)
+    catalog.admit(whole(step=None, folder="last", content="c"), QUICK)
+    assert only_row(history).step == 100
+
+
+def test_other_request_makes_another_job(catalog: Catalog, queue: Queue) -> None:
+    """New settings ask for a new measurement of known content."""
+    catalog.admit(whole(), QUICK)
+    assert catalog.admit(whole(), Request(profile="quick", settings_hash="s2")) is Admission.QUEUED
+    assert queue.depth()[JobState.QUEUED] == 2
+
+
+def test_overwritten_queued_content_is_superseded(catalog: Catalog, queue: Queue) -> None:
+    """Content that no file holds any more is not measured, and the reason is stored."""
+    catalog.admit(whole(folder="best", content="old"), QUICK)
+    assert catalog.admit(whole(folder="best", content="new"), QUICK) is Admission.QUEUED
+    (closed,) = queue.jobs(states=[JobState.SUPERSEDED])
+    assert closed.reason is not None
+    assert "overwritten" in closed.reason
+    assert queue.depth()[JobState.QUEUED] == 1
+
+
+def test_overwritten_content_with_a_twin_stays_queued(catalog: Catalog, queue: Queue) -> None:
+    """best/ moving on takes nothing from the numbered folder with the old content."""
+    catalog.admit(whole(step=100, content="old"), QUICK)
+    catalog.admit(whole(folder="best", step=100, content="old"), QUICK)
+    catalog.admit(whole(folder="best", step=200, content="new"), QUICK)
+    assert queue.depth()[JobState.QUEUED] == 2
+    assert queue.depth()[JobState.SUPERSEDED] == 0
+
+
+def test_leased_job_survives_an_overwrite(catalog: Catalog, queue: Queue) -> None:
+    """What a worker has in hand is its own to end."""
+    catalog.admit(whole(folder="best", content="old"), QUICK)
+    queue.claim("w1", lease_seconds=60)
+    catalog.admit(whole(folder="best", content="new"), QUICK)
+    assert queue.depth()[JobState.LEASED] == 1
+
+
+def test_rewrite_in_progress_withdraws_the_old_job_and_revives_it(
+    catalog: Catalog, queue: Queue
+) -> None:
+    """A file that settles again has no content to measure; the same content brings its job back."""
+    catalog.admit(whole(), QUICK)
+    catalog.note(seen(signature="2:2:2"), FileState.SETTLING, "changed")
+    assert queue.claim("w1", lease_seconds=60) is None
+    assert queue.depth()[JobState.SUPERSEDED] == 1
+    assert catalog.admit(whole(signature="2:2:2"), QUICK) is Admission.QUEUED
+    assert queue.claim("w1", lease_seconds=60) is not None
+
+
+def test_deleted_files_close_their_jobs(catalog: Catalog, queue: Queue) -> None:
+    """Rotation before the diagnosis ends the job as deleted, with a reason; a twin keeps it."""
+    catalog.admit(whole(step=100), QUICK)
+    catalog.admit(whole(step=200, content="c"), QUICK)
+    catalog.admit(whole(step=200, folder="best", content="c"), QUICK)
+    paths = [path_of("a", "checkpoint-100"), path_of("a", "checkpoint-200")]
+    assert catalog.gone(paths) == 1
+    assert catalog.gone(paths) == 0
+    (closed,) = queue.jobs(states=[JobState.DELETED])
+    assert (closed.step, bool(closed.reason)) == (100, True)
+    assert set(catalog.known_files(ROOT)) == {path_of("a", "best")}
+
+
+def test_file_that_comes_back_is_queued_again(catalog: Catalog, queue: Queue) -> None:
+    """A deleted, never measured content is measured when it returns."""
+    catalog.admit(whole(), QUICK)
+    catalog.gone([path_of("a", "checkpoint-100")])
+    assert catalog.admit(whole(), QUICK) is Admission.QUEUED
+    assert queue.claim("w1", lease_seconds=60) is not None
+
+
+@pytest.mark.parametrize("ending", [JobState.DONE, JobState.FAILED, JobState.CANCELLED])
+def test_ended_jobs_are_not_revived(catalog: Catalog, queue: Queue, ending: JobState) -> None:
+    """Done is done, quarantine and a person's word hold, whatever the disk does."""
+    catalog.admit(whole(), QUICK)
+    if ending is JobState.CANCELLED:
+        queue.cancel()
+    else:
+        claim = queue.claim("w1", lease_seconds=60)
+        assert claim is not None
+        if ending is JobState.DONE:
+            queue.finish(claim, "w1", measured(), no_alerts)
+        else:
+            queue.fail(claim, "w1", cause="crash", error="", max_attempts=1, retry_delay_seconds=0)
+    catalog.gone([path_of("a", "checkpoint-100")])
+    assert catalog.admit(whole(), QUICK) is Admission.KNOWN
+    assert queue.depth()[ending] == 1
+
+
+def test_deleting_thousands_of_files_is_one_call(catalog: Catalog) -> None:
+    """A removed experiment may hold more files than SQLite takes values in a statement."""
+    catalog.admit(whole(), QUICK)
+    names = [path_of("a", f"checkpoint-{number}") for number in range(40_000)]
+    assert catalog.gone(names) == 1
+
+
+def test_files_without_content_are_remembered(catalog: Catalog, history: History) -> None:
+    """A file that never became whole is listed with its reason, and not as a checkpoint."""
+    catalog.note(seen(), FileState.SETTLING, "no ZIP directory yet")
+    catalog.note(seen(), FileState.UNLOADABLE, "truncated")
+    known = catalog.known_files(ROOT)[path_of("a", "checkpoint-100")]
+    assert (known.state, known.reason, known.fingerprint) == ("unloadable", "truncated", None)
+    row = only_row(history)
+    assert (row.state, row.step, row.fingerprint, row.job_id) == ("unloadable", 100, None, None)
+
+
+@pytest.mark.parametrize("state", [FileState.WHOLE, FileState.DELETED])
+def test_note_refuses_states_with_content(catalog: Catalog, state: FileState) -> None:
+    """Whole files come through admit, deleted ones through gone."""
+    with pytest.raises(ValueError, match="note takes one of"):
+        catalog.note(seen(), state, "")
+
+
+def test_known_files_are_those_of_the_root(catalog: Catalog) -> None:
+    """Each watched root asks for its own files."""
+    catalog.admit(whole(), QUICK)
+    assert catalog.known_files("/elsewhere") == {}
+    assert list(catalog.known_files(ROOT)) == [path_of("a", "checkpoint-100")]

@@ -1,0 +1,125 @@
+"""The schema's versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, inspect, text
+
+from nptwatch.errors import SchemaError
+from nptwatch.store import migrate
+from nptwatch.store.engine import Database
+from nptwatch.store.tables import Base
+
+
+def test_list_of_revisions_is_alembics() -> None:
+    """`check` relies on a constant; it must be what the migrations say."""
+    scripts = ScriptDirectory.from_config(migrate.alembic_config())
+    found = [script.revision for script in scripts.walk_revisions()]
+    assert tuple(reversed(found)) == migrate.REVISIONS
+    assert scripts.get_current_head() == migrate.head()
+
+
+def test_migrations_make_the_tables_of_the_code(database: Database) -> None:
+    """Autogenerate finds nothing left to do."""
+    config = migrate.alembic_config()
+    with database.schema_change() as connection:
+        config.attributes["connection"] = connection
+        command.check(config)
+
+
+def test_migrations_make_the_checks_of_the_code(database: Database) -> None:
+    """CHECK constraints, which autogenerate does not compare, are equal too, name by name."""
+    found, wanted = {}, {}
+    with database.read() as connection:
+        seen = inspect(connection)
+        for table in Base.metadata.sorted_tables:
+            for check in seen.get_check_constraints(table.name):
+                found[check["name"]] = " ".join(check["sqltext"].split())
+    reference = Database(f"sqlite:///{database.path}.reference")
+    reference.create()
+    with reference.begin() as connection:
+        Base.metadata.create_all(connection)
+        seen = inspect(connection)
+        for table in Base.metadata.sorted_tables:
+            for check in seen.get_check_constraints(table.name):
+                wanted[check["name"]] = " ".join(check["sqltext"].split())
+    reference.close()
+    assert found == wanted
+    assert len(found) > 10
+
+
+def test_every_constraint_has_a_name(database: Database) -> None:
+    """Batch migrations on SQLite cannot change a nameless one."""
+    migrated = MetaData()
+    with database.read() as connection:
+        migrated.reflect(connection)
+    assert len(migrated.tables) == len(Base.metadata.tables) + 1
+    for table in migrated.tables.values():
+        for constraint in table.constraints:
+            assert constraint.name, f"{table.name}: {constraint!r}"
+
+
+def test_upgrade_is_repeatable(tmp_path: Path) -> None:
+    """From nothing to the head; a second time there is nothing to do."""
+    database = Database(f"sqlite:///{tmp_path}/new.db")
+    assert migrate.current(database) is None
+    migrate.upgrade(database)
+    assert migrate.current(database) == migrate.head()
+    migrate.upgrade(database)
+    migrate.check(database)
+    database.close()
+
+
+def test_absent_schema_says_what_to_do(tmp_path: Path) -> None:
+    """No file and an empty file are both told, and no file is made by looking."""
+    file = tmp_path / "new.db"
+    database = Database(f"sqlite:///{file}")
+    with pytest.raises(SchemaError, match="nptwatch db upgrade"):
+        migrate.check(database)
+    assert not file.exists()
+    file.touch()
+    with pytest.raises(SchemaError, match="nptwatch db upgrade"):
+        migrate.check(database)
+    database.close()
+
+
+def test_schema_of_a_newer_version_is_left_alone(database: Database) -> None:
+    """Neither used nor changed."""
+    with database.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaError, match=r"9999.*newer"):
+        migrate.check(database)
+    with pytest.raises(SchemaError, match=r"9999.*newer"):
+        migrate.upgrade(database)
+    assert migrate.current(database) == "9999"
+
+
+def test_schema_behind_says_what_to_do(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of the last version asks for the upgrade."""
+    monkeypatch.setattr(migrate, "REVISIONS", (*migrate.REVISIONS, "0002"))
+    with pytest.raises(SchemaError, match=r"0001.*needs 0002.*nptwatch db upgrade"):
+        migrate.check(database)
+
+
+def test_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tables or none: a migration is one transaction, on SQLite too."""
+    scripts = tmp_path / "migrations"
+    real = Path(migrate._scripts())
+    (scripts / "versions").mkdir(parents=True)
+    (scripts / "env.py").write_text((real / "env.py").read_text())
+    (first,) = (real / "versions").glob("0001_*.py")
+    broken = first.read_text().replace(
+        "    _status_pointer()\n", "    raise SystemError('cut')\n", 1
+    )
+    (scripts / "versions" / first.name).write_text(broken)
+    monkeypatch.setattr(migrate, "_scripts", lambda: scripts)
+    database = Database(f"sqlite:///{tmp_path}/new.db")
+    with pytest.raises(SystemError, match="cut"):
+        migrate.upgrade(database)
+    with database.read() as connection:
+        assert inspect(connection).get_table_names() == []
+    database.close()
