@@ -113,8 +113,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     check_crc(path)
     _check_pickle(path)
     try:
-        with path.open("rb") as file:
-            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as exc:
         msg = f"{path}: refused: the pickle asks for more than tensors ({_first_line(exc)})"
         raise UnsafeCheckpointError(msg) from exc

@@ -90,7 +90,7 @@ def main() -> None:
         result = quick["keep"].measure(weights)
         plain = plain_reference.quick(folder, weights, QUICK_PROMPTS, drop=False)
         assert all(
-            abs(ours.mse / theirs - 1) < 1e-4  # noqa: PLR2004 - the golden tolerance
+            abs(ours.mse / theirs - 1) < 1e-4
             for ours, theirs in zip(result.scores, plain, strict=True)
         )
         reference = median(
