@@ -211,7 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # the reader has enough; the interpreter must not complain of it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    gc.freeze()  # the last collection has nothing to look at
+    gc.freeze()  # the interpreter's last collection has nothing to look at
+    gc.enable()
     return code
 
 

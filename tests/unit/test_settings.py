@@ -276,7 +276,7 @@ def test_hub_name_stays_a_name(tmp_path: Path) -> None:
     ],
 )
 def test_state_folder_by_default(env: dict[str, str], folder: str) -> None:
-    """systemd's folder, else XDG's, else below home; the database lies in it."""
+    """The folder systemd gives, else XDG's, else below home; the database lies in it."""
     settings = load_settings(None, env=env)
     assert settings.state_dir == Path(folder)
     assert settings.sqlite_file == Path(folder) / "nptwatch.db"
