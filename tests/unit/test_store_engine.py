@@ -7,9 +7,9 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import FakeClock
 from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 from stocking import QUICK, whole
@@ -22,6 +22,9 @@ from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
 from nptwatch.store.queue import Queue
 from nptwatch.store.tables import Run
 
+if TYPE_CHECKING:
+    from conftest import FakeClock
+
 MOUNTS = """\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 40 27 0:50 / /home rw,relatime shared:1 - nfs4 server:/home rw
@@ -29,6 +32,12 @@ MOUNTS = """\
 42 27 0:52 / /scratch rw - ext4 /dev/vdc rw
 43 27 0:53 / /scratch rw - lustre mds:/scratch rw
 """
+
+
+def fill(catalog: Catalog) -> None:
+    """Queue more than a few pages hold."""
+    for step in range(500):
+        catalog.admit(whole(step=1000 + step), QUICK)
 
 
 def pragma(database: Database, name: str) -> object:
@@ -214,8 +223,7 @@ def test_full_disk_loses_nothing(database: Database, clock: FakeClock) -> None:
     pages = pragma(database, "page_count")
     pragma(database, f"max_page_count = {pages}")
     with pytest.raises(DatabaseError, match="free some space"):
-        for step in range(500):
-            catalog.admit(whole(step=1000 + step), QUICK)
+        fill(catalog)
     pragma(database, "max_page_count = 1073741823")
     queued = sum(queue.depth().values())
     assert catalog.admit(whole(step=5000), QUICK) == "queued"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from conftest import FakeClock
 from stocking import QUICK, alert_good, measured, no_alerts, path_of, seen, whole
 
 from nptwatch.errors import ConfigError
 from nptwatch.store.catalog import Catalog
-from nptwatch.store.engine import Database
 from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import FileState, Request
+
+if TYPE_CHECKING:
+    from conftest import FakeClock
+
+    from nptwatch.store.engine import Database
 
 
 @pytest.fixture

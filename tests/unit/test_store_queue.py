@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from conftest import FakeClock
 from stocking import QUICK, measured, no_alerts, path_of, whole
 
 from nptwatch.store.catalog import Catalog
-from nptwatch.store.engine import Database
 from nptwatch.store.leases import retry_after
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import Claim, JobRow, JobState, WorkerState
 from nptwatch.store.workers import Workers
+
+if TYPE_CHECKING:
+    from conftest import FakeClock
+
+    from nptwatch.store.engine import Database
 
 
 @pytest.fixture

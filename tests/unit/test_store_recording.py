@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import FakeClock
 from stocking import QUICK, alert_good, measured, no_alerts, whole
 
 from nptwatch.errors import DatabaseError
 from nptwatch.store.catalog import Catalog
-from nptwatch.store.engine import Database
 from nptwatch.store.history import History
 from nptwatch.store.outbox import Outbox
 from nptwatch.store.queue import Queue
@@ -23,6 +22,11 @@ from nptwatch.store.records import (
     StatusChange,
     WholeFile,
 )
+
+if TYPE_CHECKING:
+    from conftest import FakeClock
+
+    from nptwatch.store.engine import Database
 
 
 class Bench:

@@ -1,0 +1,69 @@
+"""The migrations travel in the wheel, and processes may upgrade at the same time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from nptwatch.store import migrate
+from nptwatch.store.engine import Database
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+UPGRADE = """
+import sys
+from nptwatch.store import migrate
+from nptwatch.store.engine import Database
+database = Database(sys.argv[1])
+migrate.upgrade(database)
+migrate.check(database)
+print(migrate.__file__)
+"""
+
+
+@pytest.mark.skipif(
+    not (REPOSITORY / "pyproject.toml").is_file(), reason="needs the checkout, not an sdist's tests"
+)
+def test_installed_wheel_can_upgrade(tmp_path: Path) -> None:
+    """An installation without the repository finds its migrations and makes the tables."""
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(REPOSITORY)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = built.stdout + built.stderr
+    if "No matching distribution found for hatchling" in output:
+        pytest.skip("no package index: the build backend cannot be fetched")
+    assert built.returncode == 0, output
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    done = subprocess.run(
+        [sys.executable, "-c", UPGRADE, f"sqlite:///{tmp_path}/new.db"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(site)
+
+
+def test_processes_upgrade_at_the_same_time(tmp_path: Path) -> None:
+    """Daemon and command may both start on nothing: one makes the tables, all go on."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", UPGRADE, url], stdout=subprocess.DEVNULL)
+        for _ in range(5)
+    ]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 5
+    database = Database(url)
+    assert migrate.current(database) == migrate.head()
+    database.close()
