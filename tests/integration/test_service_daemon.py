@@ -105,6 +105,7 @@ def test_a_restart_repeats_nothing_and_tells_nothing_twice(
     daemon = start(settings)
     until(lambda: alerts(tmp_path), seconds=LONG)
     daemon.stop()
+    assert place.stores.outbox.pending() == 0
     new = place.checkpoint(200, mse=0.07)
 
     start(settings)

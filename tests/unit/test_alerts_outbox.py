@@ -1,0 +1,160 @@
+"""The sender, with a real outbox in SQLite."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from nptwatch.alerts.channels import DeliveryError
+from nptwatch.alerts.outbox import Sender
+from nptwatch.alerts.rules import make_rules
+from nptwatch.service.build import open_stores, request_of
+from nptwatch.settings import AlertSettings, Settings
+from nptwatch.store.outbox import Outbox
+from nptwatch.store.records import Delivery, Measured, SeenFile, WholeFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from nptwatch.service.build import Stores
+
+ALERTS = AlertSettings(max_attempts=3, retry_delay_seconds=10.0, command_timeout_seconds=5.0)
+
+
+class Fake:
+    """A channel that keeps what it gets, and refuses while it is told to."""
+
+    def __init__(self, name: str, *, refuses: bool = False) -> None:
+        self.name = name
+        self.refuses = refuses
+        self.got: list[str] = []
+        self.is_closed = False
+
+    def send(self, delivery: Delivery) -> None:
+        """Keep or refuse."""
+        if self.refuses:
+            raise DeliveryError(f"{self.name} is down")
+        self.got.append(delivery.event_id)
+
+    def close(self) -> None:
+        """Note it."""
+        self.is_closed = True
+
+
+class Post:
+    """An outbox whose clock the test turns, and two channels."""
+
+    def __init__(self, stores: Stores, settings: Settings) -> None:
+        self.now = datetime.now(UTC)
+        self.outbox = Outbox(stores.database, clock=lambda: self.now)
+        self.down, self.up = Fake("down", refuses=True), Fake("up")
+        self.sender = Sender(self.outbox, [self.down, self.up], ALERTS)
+        self._stores = stores
+        self._request = request_of(settings)
+
+    def alert(self, run: str, channels: tuple[str, ...] = ("down", "up")) -> None:
+        """Have a run reach GOOD."""
+        file = SeenFile(
+            run_path=f"/exp/{run}",
+            run_name=run,
+            root="/exp",
+            path=f"/exp/{run}/npt_weights.pt",
+            signature="1:1:1",
+            mtime_ns=1,
+            size_bytes=1,
+        )
+        whole = WholeFile(file=file, fingerprint=f"zip:{run}", step=1, base_model=None)
+        self._stores.catalog.admit(whole, self._request)
+        claim = self._stores.queue.claim("w", lease_seconds=60)
+        assert claim is not None
+        measured = Measured(
+            grade="GOOD",
+            base_revision="b",
+            diagnostics_version=1,
+            mse=0.08,
+            cosine=0.99,
+            duration_seconds=0.1,
+            measured_at=self.now,
+        )
+        rules = make_rules(ALERTS, channels)
+        assert self._stores.queue.finish(claim, "w", measured, rules) is not None
+        self.now = datetime.now(UTC)
+
+
+@pytest.fixture
+def post(tmp_path: Path) -> Iterator[Post]:
+    """A post office of its own."""
+    settings = Settings(state_dir=tmp_path)
+    stores = open_stores(settings, migrate=True)
+    yield Post(stores, settings)
+    stores.close()
+
+
+def test_a_dead_channel_holds_up_no_other(post: Post) -> None:
+    """What one channel refuses waits; the others' messages go out in the same run."""
+    post.alert("run1")
+    post.alert("run2")
+
+    assert post.sender.run_due() == 2
+    assert len(post.up.got) == 2
+    assert post.outbox.pending() == 2
+
+
+def test_what_was_delivered_is_not_sent_again(post: Post) -> None:
+    """However often the sender runs, and however late."""
+    post.alert("run1", ("up",))
+    post.sender.run_due()
+    post.now += timedelta(days=1)
+
+    assert post.sender.run_due() == 0
+    assert len(post.up.got) == 1
+
+
+def test_a_refused_message_is_tried_again_later_and_not_before(post: Post) -> None:
+    """The pause doubles: 10 s, then 20 s."""
+    post.alert("run1", ("down",))
+    post.sender.run_due()
+    post.down.refuses = False
+    post.now += timedelta(seconds=9)
+    assert post.sender.run_due() == 0
+
+    post.now += timedelta(seconds=2)
+
+    assert post.sender.run_due() == 1
+    assert len(post.down.got) == 1
+
+
+def test_a_message_is_given_up_after_its_last_try(post: Post) -> None:
+    """`max_attempts` tries, then an error in the log and silence."""
+    post.alert("run1", ("down",))
+    with capture_logs() as logs:
+        for _ in range(5):
+            post.sender.run_due()
+            post.now += timedelta(hours=2)
+
+    events = [entry["event"] for entry in logs]
+    assert events == ["alert_failed", "alert_failed", "alert_given_up"]
+    assert post.outbox.pending() == 0
+
+
+def test_a_channel_that_is_not_configured_any_more_fails_its_messages(post: Post) -> None:
+    """A message left by older settings is refused by name, not lost in silence."""
+    post.alert("run1", ("pager",))
+    with capture_logs() as logs:
+        post.sender.run_due()
+
+    assert [entry["error"] for entry in logs] == ["channel pager is not configured"]
+
+
+def test_a_stopped_sender_claims_nothing_and_close_reaches_the_channels(post: Post) -> None:
+    """What is due stays for the next daemon."""
+    post.alert("run1", ("up",))
+    post.sender.close()
+
+    assert post.sender.run_due() == 0
+    assert post.outbox.pending() == 1
+    assert post.up.is_closed
