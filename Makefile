@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types format bench clean
+.PHONY: demo test test-watchdog-6 check lint types format bench clean
 
 demo: $(READY)
 	$(BIN)/nptwatch demo
@@ -13,6 +13,11 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 check: lint types test
+
+# The watcher's tests on the oldest watchdog that is supported; its inotify code is another.
+test-watchdog-6: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/watchdog-6 watchdog==6.0.0
+	PYTHONPATH=$(VENV)/watchdog-6 $(BIN)/python -m pytest tests/integration/test_watch_*.py tests/unit/test_watch_*.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from nptwatch.watch.observer import WatchdogObserver
 from nptwatch.watch.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from watchdog.observers.api import BaseObserver
@@ -101,20 +101,35 @@ def bench(tmp_path: Path, root: Path) -> Iterator[Bench]:
     bench.observer.stop()
 
 
+def inotify_threads(observer: BaseObserver) -> list[threading.Thread]:
+    """List the threads that read inotify: one for all in watchdog 7, one an emitter in 6."""
+    if hasattr(observer, "_inotify_fd"):
+        return [observer._inotify_fd]
+    return [emitter._inotify for emitter in observer.emitters]
+
+
+def hook(observer: BaseObserver, instead: Callable[[], None]) -> None:
+    """Have the reading threads do something else with every event, and tell nobody."""
+    for thread in inotify_threads(observer):
+        if hasattr(observer, "_inotify_fd"):
+            thread.handle_event = lambda _event: instead()
+        else:
+            thread._group_events = lambda _events: instead() or []
+
+
 def end_inotify_thread(observer: BaseObserver) -> None:
     """Make an exception end the thread that reads inotify, as the known KeyError does."""
-    reader = observer._inotify_fd
 
-    def fail(_event: object) -> None:
+    def fail() -> None:
         message = "as in watchdog's own defect"
         raise KeyError(message)
 
-    reader.handle_event = fail
+    hook(observer, fail)
 
 
 def mute_inotify(observer: BaseObserver) -> None:
     """Have the living thread read every event and tell nobody."""
-    observer._inotify_fd.handle_event = lambda _event: None
+    hook(observer, lambda: None)
 
 
 def watchdog_threads() -> list[threading.Thread]:
@@ -139,7 +154,7 @@ def test_dead_inotify_thread_is_noticed(
     """A thread ended by an exception leaves is_alive() true; the observer is rebuilt and hears."""
     end_inotify_thread(bench.made[0])
     (root / "trigger.pt").write_bytes(b"x")
-    until(lambda: not bench.made[0]._inotify_fd.is_alive())
+    until(lambda: not all(thread.is_alive() for thread in inotify_threads(bench.made[0])))
     assert bench.made[0].is_alive()
     assert all(emitter.is_alive() for emitter in bench.made[0].emitters)
     assert not bench.hears()
