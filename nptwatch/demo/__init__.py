@@ -1,0 +1,1 @@
+"""A tiny Llama, a real NPT training run on it, and the real daemon watching that run."""

@@ -1,0 +1,90 @@
+"""What the demo says at its end: history, status, alerts, what to type next; or why it failed."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nptwatch.demo.children import DemoError
+from nptwatch.demo.folder import RUN
+from nptwatch.demo.show import checkpoint_table
+from nptwatch.diagnostics.grading import Grade, at_least
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from nptwatch.demo.folder import DemoFolder
+    from nptwatch.store.history import History
+    from nptwatch.store.records import HistoryRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """The last page; arguments as for Demo."""
+
+    folder: DemoFolder
+    command: str
+    cwd: Path
+    console: Console
+
+    def report(self, history: History, seconds: float) -> None:
+        """Print what was recorded.
+
+        Raises:
+            DemoError: a checkpoint was not measured, GOOD was not reached, or no alert arrived.
+        """
+        rows = history.history(str(self.folder.run))
+        self.console.print(checkpoint_table(rows, also=True))
+        changes = reversed(history.changes(str(self.folder.run)))
+        self._say()
+        self._say("status  " + " -> ".join(f"{c.new} (step {c.step})" for c in changes))
+        self._require_measured(rows)
+        self._say_alerts()
+        self._say()
+        self._say(f"Done in {seconds:.0f} s. The database is {self.near(self.folder.database)}.")
+        self._say("Look around in it:")
+        self._say()
+        for line in self._next():
+            self._say(f"  {line}")
+
+    def near(self, path: Path) -> str:
+        """Write a path so that it can be typed from here."""
+        if path.is_relative_to(self.cwd):
+            path = path.relative_to(self.cwd)
+        return shlex.quote(str(path))
+
+    def _require_measured(self, rows: Sequence[HistoryRow]) -> None:
+        bad = [f"{row.path}: {row.state} ({row.reason})" for row in rows if row.grade is None]
+        if bad:
+            raise DemoError("checkpoints were not measured: " + "; ".join(bad))
+        last = rows[-1] if rows else None
+        if last is None or not at_least(last.grade, Grade.GOOD):
+            how = "nothing was saved" if last is None else f"it ended {last.grade}"
+            raise DemoError(
+                f"training did not reach GOOD: {how}; more --steps or another --seed may"
+            )
+
+    def _say_alerts(self) -> None:
+        if not self.folder.alerts.exists():
+            raise DemoError(f"GOOD was reached but no alert: see {self.folder.daemon_log}")
+        self._say()
+        self._say(f"Alerts, as their command got them ({self.near(self.folder.alerts)}):")
+        for line in self.folder.alerts.read_text(encoding="utf-8").splitlines():
+            self._say(f"  {line}")
+
+    def _next(self) -> Sequence[str]:
+        config = f"--config {self.near(self.folder.config)}"
+        final = self.near(self.folder.run / "checkpoints" / "final")
+        return (
+            f"{self.command} status {config}",
+            f"{self.command} history {RUN} {config}",
+            f"{self.command} show {final} {config}",
+            f"{self.command} quick {final} {config}",
+        )
+
+    def _say(self, text: str = "") -> None:
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
