@@ -142,3 +142,13 @@ def test_json_has_only_what_json_has(capsys: pytest.CaptureFixture[str]) -> None
         {"at": "2026-11-22T12:00:00.000Z", "held": {"a": None}, "many": [0.5, None, None]}
     ]
     assert plain(True) is True
+
+
+def test_columns_shrink_no_more_than_needed() -> None:
+    """The last column that can gives way first; what already fits is left whole."""
+    shown = screen(60)
+    columns = (Column(title="RUN", shrinks=True), Column(title="REASON", shrinks=True))
+    shown.table(columns, [("r" * 30, "x" * 40)])
+    run, reason = text_of(shown).splitlines()[1].split()
+    assert run == "r" * 30
+    assert len(reason) == 28
