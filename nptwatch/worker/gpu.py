@@ -17,7 +17,13 @@ from nptwatch.diagnostics.quick import QuickDiagnostic
 from nptwatch.diagnostics.reference import References
 from nptwatch.diagnostics.report import number, quick_report
 from nptwatch.diagnostics.training_log import loss_finding, trainer_loss
-from nptwatch.errors import BaseModelError, ConfigError, LayoutError, OutOfMemoryError
+from nptwatch.errors import (
+    BaseModelError,
+    ConfigError,
+    DeviceError,
+    LayoutError,
+    OutOfMemoryError,
+)
 from nptwatch.npt.base import BaseModel, load_base, resolve_device
 from nptwatch.store.records import Measured
 
@@ -196,13 +202,16 @@ def report_of(
 
 @contextmanager
 def memory_errors(device: torch.device) -> Iterator[None]:
-    """Turn every way of running out of memory into OutOfMemoryError."""
+    """Wrap device work: no memory is OutOfMemoryError, a lost device DeviceError."""
     try:
         yield
     except torch.OutOfMemoryError as exc:
         torch.cuda.empty_cache()
         msg = f"out of memory on {device}: {str(exc).splitlines()[0]}"
         raise OutOfMemoryError(msg) from exc
+    except torch.AcceleratorError as exc:  # the context is lost: this process is of no more use
+        msg = f"{device} failed: {str(exc).splitlines()[0]}"
+        raise DeviceError(msg) from exc
     except MemoryError as exc:
         msg = f"out of memory on {device}"
         raise OutOfMemoryError(msg) from exc

@@ -25,7 +25,7 @@ SHAPE = {"hidden": 64, "intermediate": 192}
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NPTWATCH_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("NPTWATCH_BASE__LOCAL_FILES_ONLY", "true")  # no network at test time
     monkeypatch.chdir(tmp_path)
 
 

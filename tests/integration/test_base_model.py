@@ -24,11 +24,6 @@ def folder(tmp_path: Path) -> Path:
     return tiny.llama(tmp_path / "base", layers=2)
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def test_a_missing_folder_is_not_asked_of_the_hub(tmp_path: Path) -> None:
     """A path that is not there says so, with the setting that names it."""
     with pytest.raises(BaseModelError, match=r"no such folder.*base\.model"):
