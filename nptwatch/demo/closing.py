@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,10 +39,11 @@ class Closing:
             DemoError: a checkpoint was not measured, GOOD was not reached, or no alert arrived.
         """
         rows = history.history(str(self.folder.run))
-        self.console.print(checkpoint_table(rows, also=True))
+        self._table(rows)
         changes = reversed(history.changes(str(self.folder.run)))
+        path = " -> ".join(f"{change.new} (step {change.step})" for change in changes)
         self._say()
-        self._say("status  " + " -> ".join(f"{c.new} (step {c.step})" for c in changes))
+        self._say(f"status: {path}")
         self._require_measured(rows)
         self._say_alerts()
         self._say()
@@ -57,13 +59,18 @@ class Closing:
             path = path.relative_to(self.cwd)
         return shlex.quote(str(path))
 
+    def _table(self, rows: Sequence[HistoryRow]) -> None:
+        with self.console.capture() as captured:
+            self.console.print(checkpoint_table(rows, also=True))
+        for line in captured.get().splitlines():
+            self.console.out(line.rstrip(), highlight=False)  # rich fills cells with spaces
+
     def _require_measured(self, rows: Sequence[HistoryRow]) -> None:
         bad = [f"{row.path}: {row.state} ({row.reason})" for row in rows if row.grade is None]
         if bad:
             raise DemoError("checkpoints were not measured: " + "; ".join(bad))
-        last = rows[-1] if rows else None
-        if last is None or not at_least(last.grade, Grade.GOOD):
-            how = "nothing was saved" if last is None else f"it ended {last.grade}"
+        if not any(at_least(row.grade, Grade.GOOD) for row in rows):
+            how = f"it ended {rows[-1].grade}" if rows else "no checkpoint was saved"
             raise DemoError(
                 f"training did not reach GOOD: {how}; more --steps or another --seed may"
             )
@@ -72,9 +79,13 @@ class Closing:
         if not self.folder.alerts.exists():
             raise DemoError(f"GOOD was reached but no alert: see {self.folder.daemon_log}")
         self._say()
-        self._say(f"Alerts, as their command got them ({self.near(self.folder.alerts)}):")
+        self._say(
+            "alerts, as they came to their command (one JSON object each, kept in"
+            f" {self.near(self.folder.alerts)}):"
+        )
         for line in self.folder.alerts.read_text(encoding="utf-8").splitlines():
-            self._say(f"  {line}")
+            event = json.loads(line)
+            self._say(f"  {event['kind']}: {event['text']}")
 
     def _next(self) -> Sequence[str]:
         config = f"--config {self.near(self.folder.config)}"

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nptwatch.demo.children import Child, DemoError
 from nptwatch.demo.closing import Closing
 from nptwatch.demo.show import Progress, Show, Snapshot, show_on
-from nptwatch.diagnostics.grading import Grade, at_least
 from nptwatch.errors import ConfigError, DatabaseError
 from nptwatch.store.engine import Database
 from nptwatch.store.history import History
-from nptwatch.store.records import JobState
+from nptwatch.store.records import FileState, JobState, OutboxState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,9 +34,7 @@ TRAINING_SECONDS = 900
 MEASURING_SECONDS = 120
 """After training, for the checkpoints that still wait, and the alerts."""
 STOPPING_SECONDS = 45
-OPEN = frozenset({JobState.QUEUED, JobState.LEASED, "settling"})
-COMMAND = "command"
-"""The alert channel that the demo's settings configure."""
+OPEN = frozenset({JobState.QUEUED, JobState.LEASED, FileState.SETTLING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +75,7 @@ class Demo:
             self._close(time.monotonic() - started)
 
     def _build_base(self, show: Show, keep: int) -> None:
-        show.update(Snapshot(phase="building a tiny Llama and its tokenizer"))
+        show.update(Snapshot(phase="building a tiny random Llama and its tokenizer"))
         options = ("--output", str(self.folder.base), "--seed", str(self.seed))
         with ExitStack() as stack:
             builder = self._start(stack, "base builder", "nptwatch.demo.base", options, keep)
@@ -145,8 +142,7 @@ class Demo:
         for weights in sorted(self.folder.run.glob("checkpoints/*/npt_weights.pt")):
             if str(weights) not in done:
                 return weights.parent.name
-        good = any(at_least(row.grade, Grade.GOOD) for row in rows)
-        return "the alert" if good and self._alerts() == 0 else ""
+        return "the alerts" if self._has_unsent_alerts() else ""
 
     def _snapshot(self, phase: str) -> Snapshot:
         return Snapshot(
@@ -165,17 +161,23 @@ class Demo:
                 return Progress(step=entry["step"], steps=self.steps, loss=entry["fidelity_loss"])
         return Progress(step=0, steps=self.steps, loss=None)
 
-    def _rows(self) -> list[HistoryRow]:
+    def _rows(self) -> Sequence[HistoryRow]:
         """Read the run's history; empty while the daemon has not got so far."""
         if not self.folder.database.exists():
-            return []
-        database = Database(f"sqlite:///{self.folder.database}")
-        try:
-            return History(database).history(str(self.folder.run))
-        except (ConfigError, DatabaseError):
-            return []  # no such run yet, or the schema is being made
-        finally:
-            database.close()
+            return ()
+        with closing(self._database()) as database:
+            try:
+                return History(database).history(str(self.folder.run))
+            except (ConfigError, DatabaseError):
+                return ()  # no such run yet, or the schema is being made
+
+    def _has_unsent_alerts(self) -> bool:
+        with closing(self._database()) as database:
+            alerts = History(database).alerts(str(self.folder.run))
+        return any(alert["state"] in (OutboxState.PENDING, OutboxState.SENDING) for alert in alerts)
+
+    def _database(self) -> Database:
+        return Database(f"sqlite:///{self.folder.database}")
 
     def _alerts(self) -> int:
         try:
@@ -184,14 +186,9 @@ class Demo:
             return 0
 
     def _close(self, seconds: float) -> None:
-        closing = Closing(
-            folder=self.folder, command=self.command, cwd=self.cwd, console=self.console
-        )
-        database = Database(f"sqlite:///{self.folder.database}")
-        try:
-            closing.report(History(database), seconds)
-        finally:
-            database.close()
+        page = Closing(folder=self.folder, command=self.command, cwd=self.cwd, console=self.console)
+        with closing(self._database()) as database:
+            page.report(History(database), seconds)
 
 
 def _require_time(deadline: float, what: str, seconds: float) -> None:

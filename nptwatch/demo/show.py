@@ -184,5 +184,5 @@ def _header(snapshot: Snapshot, hidden: int) -> RenderableType:
         counts = f"{len(snapshot.rows)} checkpoints found, {measured} measured"
         lines.append(Text(f"  daemon    {counts}, {snapshot.alerts} alerts delivered"))
     if hidden:
-        lines.append(Text(f"  ({hidden} earlier checkpoints above)", style="dim"))
+        lines.append(Text(f"  ({hidden} earlier checkpoints not shown)", style="dim"))
     return Group(*lines, Text())
