@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -233,11 +234,8 @@ def _trainer_lines(report: Report) -> list[str]:
     loss = report["trainer_loss"]
     if not loss:
         return []
-    return [
-        "",
-        "TRAINER'S OWN LOSS:",
-        f"   {loss['name']} {loss['value']:.6f} at step {loss['step']}: {loss['measures']}",
-    ]
+    said = f"{loss['name']} {loss['value']:.6f} at step {loss['step']}: {loss['measures']}"
+    return ["", "TRAINER'S OWN LOSS:", *_wrapped(said)]
 
 
 def _status_lines(report: Report, marked: Any) -> list[str]:  # noqa: ANN401 - a closure
@@ -249,10 +247,24 @@ def _status_lines(report: Report, marked: Any) -> list[str]:  # noqa: ANN401 - a
         f"   Grade: {marked(report['grade'])}",
         f"   Readiness: {'READY' if readiness['ready'] else 'NOT READY'} "
         f"(confidence {readiness['confidence']:.0%})",
-        f"   Reason: {readiness['reason']}",
-        f"   Recommendation: {readiness['recommendation']}",
+        *_wrapped(f"Reason: {readiness['reason']}"),
+        *_wrapped(f"Recommendation: {readiness['recommendation']}"),
     ]
-    return lines + [f"   {f['code']}: {f['text']}" for f in report["findings"]]
+    for finding in report["findings"]:
+        lines += _wrapped(f"{finding['code']}: {finding['text']}")
+    return lines
+
+
+def _wrapped(text: str) -> list[str]:
+    """Break a sentence into lines that fit a terminal of 80 columns; paths stay whole."""
+    return textwrap.wrap(
+        text,
+        width=78,
+        initial_indent="   ",
+        subsequent_indent="      ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _detail_lines(report: Report) -> list[str]:

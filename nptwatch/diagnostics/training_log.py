@@ -77,6 +77,7 @@ def loss_finding(loss: TrainerLoss, mse: float) -> Finding | None:
         return None
     return Finding(
         code="TRAINING_LOSS_DIFFERS",
-        text=f"The trainer logged {loss.name}={loss.value:.6f} at step {loss.step}: "
-        f"{loss.measures}. The MSE here is of the logits on the probes; the two need not agree.",
+        text=f"The trainer logged {loss.name} {loss.value:.6f} at step {loss.step}, "
+        f"{loss.measures}. The MSE here is of the logits on the probes: the two need not agree, "
+        "and the checkpoint is not stale.",
     )

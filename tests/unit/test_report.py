@@ -139,6 +139,7 @@ def test_text_is_plain_where_emoji_cannot_be_shown() -> None:
     """Without emoji every character is ASCII, and no line is wider than a terminal."""
     text = quick_text(report_of(result(score(0.6, 0.95))), verbose=True)
     assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 80
     assert "MAGNITUDE" in text
 
 
