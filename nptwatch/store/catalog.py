@@ -205,7 +205,7 @@ def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int) ->
     old = connection.execute(
         select(Checkpoint.id, Checkpoint.step, Checkpoint.mtime_ns, Checkpoint.base_model)
         .where(Checkpoint.run_id == run_id, Checkpoint.fingerprint == whole.fingerprint)
-        .with_for_update()
+        .with_for_update(key_share=True)
     ).one()
     paths = connection.scalars(select(File.path).where(File.checkpoint_id == old.id)).all()
     settled = old.step is not None and any(numbered_step(path) is not None for path in paths)

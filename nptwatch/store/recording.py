@@ -49,7 +49,7 @@ def store_result(connection: Connection, claim: Claim, measured: Measured) -> in
     values = {item.name: _finite(getattr(measured, item.name)) for item in fields(Measured)}
     inserted: int | None = connection.scalar(
         insert_into(connection, Result)
-        .values(**{**values, **key})
+        .values(**{**values, **key, "details": _json(measured.details)})
         .on_conflict_do_nothing()
         .returning(Result.id)
     )
@@ -104,7 +104,11 @@ def record_outcome(
 
 
 def _status(connection: Connection, run_id: int) -> Row[*tuple[Any, ...]]:  # Any: named columns
-    """Read a run with what its status stands on; locked, so that statuses follow one another."""
+    """Read a run with what its status stands on; locked, so that statuses follow one another.
+
+    `key_share`: on Postgres rows that point at the run (our job) have share-locked it by now; the
+    stronger lock would have two finishing workers wait for each other.
+    """
     return connection.execute(
         select(
             Run.name,
@@ -120,7 +124,7 @@ def _status(connection: Connection, run_id: int) -> Row[*tuple[Any, ...]]:  # An
         .outerjoin(Checkpoint, Checkpoint.id == Job.checkpoint_id)
         .outerjoin(Result, Result.id == Job.result_id)
         .where(Run.id == run_id)
-        .with_for_update(of=Run)
+        .with_for_update(of=Run, key_share=True)
     ).one()
 
 
@@ -180,7 +184,7 @@ def _post(
                 kind=message.kind,
                 fingerprint=change.fingerprint,
                 channel=message.channel,
-                payload=_finite(message.payload),
+                payload=_json(message.payload),
                 state=OutboxState.PENDING,
                 attempts=0,
                 available_at=change.at,
@@ -193,12 +197,21 @@ def _post(
     return written
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 - free JSON in, free JSON out
-    """Replace NaN and infinity by None: JSON has neither, and SQLite would lose them silently."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+def _finite(value: Any) -> Any:  # noqa: ANN401 - a column's value in and out
+    """Replace NaN and infinity by None: SQLite would do so silently, Postgres not at all."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(value: Any) -> Any:  # noqa: ANN401 - free JSON in and out
+    """Copy a report with what JSON has: no NaN, no infinity.
+
+    Raises:
+        TypeError: something in it is not JSON, which is a bug of whoever made it.
+    """
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {str(key): _json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+        return [_json(item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return _finite(value)
+    raise TypeError(f"a report holds text, numbers, lists and objects, not {value!r}")

@@ -82,6 +82,14 @@ def test_numbered_step_wins_and_stays(catalog: Catalog, history: History) -> Non
     assert only_row(history).step == 100
 
 
+def test_first_of_two_numbered_steps_stays(catalog: Catalog, history: History) -> None:
+    """Training that changed nothing: the content belongs to the step that made it."""
+    catalog.admit(whole(step=100, content="c"), QUICK)
+    assert catalog.admit(whole(step=200, content="c"), QUICK) is Admission.TWIN
+    row = only_row(history)
+    assert (row.step, row.also) == (100, (path_of("a", "checkpoint-200"),))
+
+
 def test_other_request_makes_another_job(catalog: Catalog, queue: Queue) -> None:
     """New settings ask for a new measurement of known content."""
     catalog.admit(whole(), QUICK)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from stocking import QUICK, alert_good, measured, no_alerts, whole
 
-from nptwatch.errors import DatabaseError
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.history import History
 from nptwatch.store.outbox import Outbox
@@ -92,6 +91,13 @@ def test_late_older_step_leaves_the_status_alone(bench: Bench) -> None:
     finished = bench.finish(whole(step=100), measured("POOR", 1.0))
     assert (finished.late, finished.change) == (True, None)
     assert bench.history.run("a").status == "GOOD"
+
+
+def test_step_decides_what_is_late_not_the_clock(bench: Bench) -> None:
+    """A resumed run writes an old step anew, later than the newest: still an older step."""
+    bench.finish(whole(step=200, mtime_ns=1_000), measured("GOOD"))
+    assert bench.finish(whole(step=100, mtime_ns=9_000), measured("POOR", 1.0)).late
+    assert bench.finish(whole(step=300, mtime_ns=500), measured("FAIR", 0.3)).change is not None
 
 
 def test_unknown_step_is_placed_by_time(bench: Bench) -> None:
@@ -195,10 +201,10 @@ def test_failing_rules_undo_everything(bench: Bench) -> None:
 
 
 def test_details_must_be_json(bench: Bench) -> None:
-    """What cannot be stored is an error of ours, and changes nothing."""
+    """A report that cannot be stored is a bug, told at once; nothing is written."""
     bench.catalog.admit(whole(), QUICK)
     claimed = bench.queue.claim("w1", lease_seconds=60)
     assert claimed is not None
-    with pytest.raises(DatabaseError):
+    with pytest.raises(TypeError, match="a report holds"):
         bench.queue.finish(claimed, "w1", measured(details={"x": object()}), no_alerts)
     assert bench.queue.depth()[JobState.LEASED] == 1
