@@ -70,7 +70,8 @@ class Show(Protocol):
 
 def show_on(console: Console) -> Show:
     """Choose what the console can show."""
-    return LiveShow(console) if console.is_terminal else LineShow(console)
+    redraws = console.is_terminal and not console.is_dumb_terminal
+    return LiveShow(console) if redraws else LineShow(console)
 
 
 class LiveShow:

@@ -180,6 +180,7 @@ def test_a_dead_daemon_fails_the_demo(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1, out
     assert "the daemon ended unasked (SIGKILL)" in out
+    assert b'"step": 1000' not in (folder.run / "training_log.jsonl").read_bytes()
 
 
 def wait_until(

@@ -15,6 +15,7 @@ from nptwatch.errors import ConfigError
 from nptwatch.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -87,9 +88,10 @@ def sleeper(folder: Path, *, keep: int, code: str = "import time; time.sleep(60)
 
 
 @pytest.fixture
-def keep(tmp_path: Path) -> int:
+def keep(tmp_path: Path) -> Iterator[int]:
     """Give a file descriptor to inherit."""
-    return os.open(tmp_path / "kept", os.O_CREAT | os.O_RDWR)
+    with (tmp_path / "kept").open("w") as file:
+        yield file.fileno()
 
 
 def test_a_stopped_child_has_not_succeeded(tmp_path: Path, keep: int) -> None:
