@@ -1,19 +1,18 @@
 """The one error tree.
 
-    NptwatchError                    exit 1
-    |-- ConfigError                  exit 2   settings, usage, state folder
-    |-- CheckpointError              exit 3   the file is at fault
-    |   |-- CheckpointDeletedError            it is gone: not an error of anybody
-    |   |-- CheckpointChangedError            it was rewritten while it was read (retryable)
-    |   |-- IncompleteCheckpointError         not whole: truncated, wrong CRC, garbage (retryable while young)
-    |   |-- UnsafeCheckpointError             refused unread: code, compression, sizes that lie
-    |   |-- LayoutError                       names or shapes are not those of an NPT; lists all faults
-    |   `-- InvalidCheckpointError            NaN or infinity in weights or logits
-    |-- BaseModelError               exit 4   missing, gated, not a Llama
-    |-- DatabaseError                exit 5   locked, gone, disk full (retryable)
-    |   `-- SchemaError                       schema behind or ahead of this version
-    `-- DeviceError                  exit 6   no such device, driver error
-        `-- OutOfMemoryError                  (retryable)
+NptwatchError                    exit 1
+|-- ConfigError                  exit 2   settings, usage, state folder
+|-- CheckpointError              exit 3   the file is at fault
+|   |-- CheckpointDeletedError            it is gone: not an error of anybody
+|   |-- CheckpointChangedError            it was rewritten while it was read (retryable)
+|   |-- IncompleteCheckpointError         not whole: truncated, garbage, wrong CRC (retryable)
+|   |-- UnsafeCheckpointError             refused unread: code, compression, sizes that lie
+|   `-- LayoutError                       names or shapes are not those of an NPT; lists all faults
+|-- BaseModelError               exit 4   missing, gated, not a Llama
+|-- DatabaseError                exit 5   locked, gone, disk full (retryable)
+|   `-- SchemaError                       schema behind or ahead of this version
+`-- DeviceError                  exit 6   no such device, driver error
+    `-- OutOfMemoryError                  (retryable)
 """
 
 from __future__ import annotations
@@ -70,10 +69,6 @@ class LayoutError(CheckpointError):
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
         super().__init__("; ".join(faults))
-
-
-class InvalidCheckpointError(CheckpointError):
-    """NaN or infinity in the weights or in the logits."""
 
 
 class BaseModelError(NptwatchError):

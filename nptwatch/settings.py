@@ -73,9 +73,14 @@ class DiagnosticSettings(Section):
     """How checkpoints are measured."""
 
     residual: Literal["auto", "keep", "drop"] = "auto"
-    """The NPT layers' residual rule (NPT.md); auto measures both and takes the lower MSE."""
+    """The NPT layers' residual rule (docs/npt.md); auto measures both and takes the lower MSE."""
     max_checkpoint_gib: Annotated[float, Field(gt=0)] = 64.0
     """Larger files are refused unread."""
+
+    @property
+    def max_checkpoint_bytes(self) -> int:
+        """The same in bytes."""
+        return int(self.max_checkpoint_gib * 1024**3)
 
 
 class WorkerSettings(Section):

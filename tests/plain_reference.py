@@ -1,4 +1,4 @@
-"""The oracle: one variant at a time, whole Hugging Face forward passes, formulas as in NPT.md.
+"""The oracle: one variant at a time, whole Hugging Face forward passes, formulas as in docs/npt.md.
 
 Slow and literal on purpose; shares no code with nptwatch. Also the benchmark's baseline.
 """
@@ -86,7 +86,7 @@ def logits(model: Any, ids: list[int]) -> Tensor:
 
 
 def scores(npt_TV: Tensor, base_TV: Tensor, ids_T: Tensor) -> dict[str, float]:
-    """The measures of DIAGNOSTICS.md as torch's own functions give them, in float64."""
+    """The measures of docs/diagnostics.md as torch's own functions give them, in float64."""
     npt, base = npt_TV.double(), base_TV.double()
     kl_T = functional.kl_div(npt.log_softmax(-1), base.softmax(-1), reduction="none").sum(-1)
     mse = functional.mse_loss(npt, base)

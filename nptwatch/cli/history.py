@@ -49,7 +49,8 @@ def runs(
 def run_json(row: RunRow) -> dict[str, object]:
     """Give a run as JSON has it: `path` is its newest measured checkpoint, as in `history`."""
     fields = as_mapping(row)
-    return {"run": row.run, "run_path": row.path} | fields | {"path": fields.pop("checkpoint_path")}
+    newest = fields.pop("checkpoint_path")
+    return {"run": row.run, "run_path": row.path} | fields | {"path": newest}
 
 
 def print_runs(rows: Sequence[RunRow], screen: Screen) -> None:

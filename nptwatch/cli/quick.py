@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nptwatch.cli.targets import base_named_by, weights_below
 from nptwatch.diagnostics.grading import Grade, at_least
 from nptwatch.diagnostics.report import error_report, quick_text
 from nptwatch.errors import BaseModelError, CheckpointError, ConfigError
 from nptwatch.logs import configure_logs
-from nptwatch.npt.files import base_model_of, step_of
-from nptwatch.npt.locate import run_of, weights_below
+from nptwatch.npt.files import step_of
 from nptwatch.settings import load_settings
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def quick(
     configure_logs(level="warning")
     settings = load_settings(config, env=os.environ, overrides=_overrides(residual, device))
     target = _target(path, checkpoint)
-    files = weights_below(target, settings.watch.weights)
+    files = weights_below(target, settings.watch)
     session = _Session(settings=settings, model_name=model_name, accuracy=not no_accuracy)
     many = target.is_dir() and len(files) > 1
     reports = _measure_all(session, files, keep_going=many)
@@ -123,17 +123,21 @@ class _Session:
         """Measure one checkpoint."""
         # torch takes seconds to import: only when something is measured
         from nptwatch.diagnostics.quick import QuickDiagnostic
-        from nptwatch.worker.gpu import BYTES_PER_GIB, memory_errors, report_of
+        from nptwatch.npt.layout import infer_layout
+        from nptwatch.npt.memory import device_errors
+        from nptwatch.npt.reader import read_checkpoint
+        from nptwatch.worker.gpu import report_of
 
         started = time.perf_counter()
+        max_bytes = self.settings.diagnostic.max_checkpoint_bytes
+        checkpoint = read_checkpoint(weights, max_bytes=max_bytes)
+        infer_layout(checkpoint.shapes)  # a bad file must not wait for its base to load
         references = self._references(self._base_name(weights))
         diagnostic = QuickDiagnostic(
-            references=references,
-            residual=self.settings.diagnostic.residual,
-            max_bytes=int(self.settings.diagnostic.max_checkpoint_gib * BYTES_PER_GIB),
+            references=references, residual=self.settings.diagnostic.residual
         )
-        with memory_errors(references.base.device):
-            result = diagnostic.measure(weights, accuracy=self.accuracy)
+        with device_errors(references.base.device):
+            result = diagnostic.measure(checkpoint, accuracy=self.accuracy)
         seconds = time.perf_counter() - started
         return report_of(
             result, references.base, weights, step_of(weights), seconds, datetime.now(UTC)
@@ -141,7 +145,7 @@ class _Session:
 
     def _base_name(self, weights: Path) -> str:
         named = self.model_name or self.settings.base.model
-        name = named or base_model_of(weights, run_of(weights))
+        name = named or base_named_by(weights)
         if name is None:
             raise BaseModelError(
                 f"{weights}: nobody names its base model (no config.json beside it or in its run); "

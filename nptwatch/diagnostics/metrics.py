@@ -1,4 +1,4 @@
-"""Two sets of logits -> numbers. Definitions: DIAGNOSTICS.md of the project's design.
+"""Two sets of logits -> numbers. Definitions: docs/diagnostics.md.
 
 Legend: T tokens of one prompt, V vocabulary, D hidden_size.
 """

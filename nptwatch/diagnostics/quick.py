@@ -12,12 +12,8 @@ from nptwatch.diagnostics.results import QuickResult, Score, mean_score
 from nptwatch.diagnostics.sweep import Swept, Variant, sweep
 from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import stack_layers
-from nptwatch.npt.reader import read_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from nptwatch.diagnostics.probes import Probes
     from nptwatch.diagnostics.reference import References
     from nptwatch.npt.layout import Layout
@@ -33,41 +29,28 @@ class QuickDiagnostic:
         residual: auto, keep or drop. Auto measures both rules in the same sweep, every time, and
             takes the lower MSE: an early checkpoint may look better under the wrong rule, so
             a choice is never carried over to the next one.
-        max_bytes: larger files are refused unread.
     """
 
     references: References
     residual: str
-    max_bytes: int
 
-    def measure(
-        self,
-        path: Path,
-        *,
-        accuracy: bool = True,
-        progress: Callable[[str], None] = lambda _: None,
-    ) -> QuickResult:
-        """Read a checkpoint and measure it.
+    def measure(self, checkpoint: Checkpoint, *, accuracy: bool = True) -> QuickResult:
+        """Measure a checkpoint that was read.
 
         Args:
             accuracy: False checks structure, values and one forward pass only.
 
         Raises:
-            CheckpointError: what read_checkpoint and infer_layout raise. NaN and infinity are a
-                result (INVALID), not an error.
+            LayoutError: it does not fit the base. NaN and infinity are a result (INVALID).
         """
         started = time.perf_counter()
-        progress(f"reading {path}")
-        checkpoint = read_checkpoint(path, max_bytes=self.max_bytes)
         layout = infer_layout(checkpoint.shapes, self.references.base.shape)
         bad_tensor = checkpoint.first_non_finite()
-        loaded = time.perf_counter()
         if bad_tensor is not None:
             why = f"NaN or infinity in the weights, first in tensor {bad_tensor!r}"
-            return _invalid(layout, why, loaded - started, 0.0)
-        progress("measuring")
+            return _invalid(layout, why, checkpoint.read_seconds, 0.0)
         swept = self._sweep(checkpoint, layout, accuracy=accuracy)
-        return _judge(layout, swept, loaded - started, time.perf_counter() - loaded)
+        return _judge(layout, swept, checkpoint.read_seconds, time.perf_counter() - started)
 
     def _sweep(self, checkpoint: Checkpoint, layout: Layout, *, accuracy: bool) -> dict[str, Swept]:
         base = self.references.base

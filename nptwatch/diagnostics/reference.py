@@ -9,6 +9,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,8 @@ class References:
 
     def _key(self, probes: Probes) -> str:
         dtype = str(self.base.dtype).removeprefix("torch.")
-        facts = f"{self.base.revision} {dtype} {self.base.device.type} {probes.key} 2"
+        made_by = f"torch {torch.__version__} transformers {version('transformers')} 2"
+        facts = f"{self.base.revision} {dtype} {self.base.device.type} {probes.key} {made_by}"
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
     def _compute(self, key: str, probes: Probes) -> Reference:

@@ -16,6 +16,7 @@ import torch
 
 from nptwatch.errors import BaseModelError, DeviceError
 from nptwatch.npt.layout import BaseShape
+from nptwatch.npt.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,6 +131,7 @@ def load_base(
 
     Raises:
         BaseModelError: missing, gated, incomplete, or not a Llama.
+        MemoryError, RuntimeError: memory ran out (npt.memory.device_errors).
     """
     from transformers import (
         AutoConfig,
@@ -157,9 +159,9 @@ def load_base(
         )
     except BaseModelError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as exc:
-        raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
-    except Exception as exc:
+    except Exception as exc:  # one boundary to many trees: the hub's, safetensors', json's
+        if is_out_of_memory(exc):
+            raise
         raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
     _require_complete(name, model, report)
     model.requires_grad_(requires_grad=False).eval().to(device or torch.device("cpu"))
@@ -213,6 +215,19 @@ def _why_not(name: str, exc: Exception, *, local_files_only: bool) -> str:
     else:
         fix = "it is neither a folder here nor a model that the hub gives"
     return f"base model {name!r} cannot be loaded: {fix} ({text})"
+
+
+def files_stamp(name: str) -> str:
+    """Return names, sizes and times of a local base's files: cheap to ask before every job.
+
+    It changes when the folder is written again; a hub name has none, as the hub's cache never
+    changes a file.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return ""
+    found = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return str([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
 
 
 def base_revision(source: str, config: Any) -> str:  # noqa: ANN401 - transformers config

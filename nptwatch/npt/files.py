@@ -23,6 +23,7 @@ __all__ = [
     "base_model_of",
     "check_crc",
     "fingerprint",
+    "has_crcs",
     "step_of",
     "step_of_folder",
     "training_facts",
@@ -84,6 +85,18 @@ def check_crc(path: Path) -> None:
             return
         for member in members:
             _check_member(path, archive, member)
+
+
+def has_crcs(path: Path) -> bool:
+    """Tell whether a file's members carry CRCs; safetensors and some writers have none.
+
+    Raises:
+        IncompleteCheckpointError, CheckpointDeletedError, UnsafeCheckpointError: as fingerprint.
+    """
+    if path.suffix == ".safetensors":
+        return False
+    with opened_archive(path) as archive:
+        return _has_crcs(archive.infolist())
 
 
 def training_facts(path: Path) -> TrainingFacts:

@@ -1,6 +1,6 @@
 """Tensor names and shapes -> the structure of an NPT checkpoint. Pure: no torch, no files.
 
-Legend: D hidden_size, F intermediate_size, R bottleneck rank, K rank-1 components (NPT.md).
+Legend: D hidden_size, F intermediate_size, R bottleneck rank, K rank-1 components (docs/npt.md).
 
 Nothing is assumed: layers, kind, R and K are read off names and shapes, layer by layer. Every
 expected tensor must be there and none other; all faults are reported in one LayoutError. The

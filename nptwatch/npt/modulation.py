@@ -1,7 +1,7 @@
 """What one layer computes, for a batch whose rows may each take the NPT or the standard path.
 
 Legend: B rows, T tokens, D hidden_size, F intermediate_size, R rank, K components, J = K*R,
-X a projection's input width, Y its output width. Formulas: NPT.md, "What one layer computes".
+X a projection's input width, Y its output width. Formulas: docs/npt.md, "What one layer computes".
 
 The K rank-1 components of a projection are kept side by side, so that K matrix products become one.
 Everything here is differentiable: the demo trains through these same functions.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import time
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from nptwatch.errors import (
+    CheckpointChangedError,
     CheckpointDeletedError,
     IncompleteCheckpointError,
     UnsafeCheckpointError,
@@ -46,12 +48,14 @@ class Checkpoint:
 
     Attributes:
         fingerprint: content identity (npt.files.fingerprint).
+        read_seconds: how long reading and checking took.
     """
 
     path: Path
     fingerprint: str
     size_bytes: int
     tensors: dict[str, Tensor]
+    read_seconds: float
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -79,25 +83,38 @@ def read_checkpoint(path: Path, *, max_bytes: int) -> Checkpoint:
 
     Raises:
         CheckpointDeletedError: the file is gone.
+        CheckpointChangedError: it was rewritten meanwhile.
         IncompleteCheckpointError: not whole, or a CRC does not match.
         UnsafeCheckpointError: refused: pickled code, compression, sizes that lie, not tensors.
     """
+    started = time.perf_counter()
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > max_bytes:
-            msg = f"{path}: {size_bytes:,} bytes are more than the cap of {max_bytes:,} bytes"
+        before = path.stat()
+        if before.st_size > max_bytes:
+            msg = f"{path}: {before.st_size:,} bytes are more than the cap of {max_bytes:,} bytes"
             raise UnsafeCheckpointError(msg)
         identity = fingerprint(path)
         safe = path.suffix == ".safetensors"
         tensors = _read_safetensors(path) if safe else _read_torch(path)
+        after = path.stat()
     except FileNotFoundError as exc:
-        msg = f"{path}: deleted"
-        raise CheckpointDeletedError(msg) from exc
+        raise CheckpointDeletedError(f"{path}: deleted") from exc
     except OSError as exc:
-        msg = f"{path}: cannot be read: {exc}"
-        raise IncompleteCheckpointError(msg) from exc
+        raise IncompleteCheckpointError(f"{path}: cannot be read: {exc}") from exc
+    if (before.st_ino, before.st_size, before.st_mtime_ns) != (
+        after.st_ino,
+        after.st_size,
+        after.st_mtime_ns,
+    ):
+        raise CheckpointChangedError(f"{path}: rewritten while it was read; try again")
     _check_tensors(path, tensors)
-    return Checkpoint(path=path, fingerprint=identity, size_bytes=size_bytes, tensors=tensors)
+    return Checkpoint(
+        path=path,
+        fingerprint=identity,
+        size_bytes=before.st_size,
+        tensors=tensors,
+        read_seconds=time.perf_counter() - started,
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,15 +19,15 @@ from nptwatch.diagnostics.training_log import loss_finding, trainer_loss
 from nptwatch.errors import (
     BaseModelError,
     ConfigError,
-    DeviceError,
     LayoutError,
-    OutOfMemoryError,
 )
-from nptwatch.npt.base import BaseModel, load_base, resolve_device
+from nptwatch.npt.base import BaseModel, files_stamp, load_base, resolve_device
+from nptwatch.npt.memory import device_errors
+from nptwatch.npt.reader import read_checkpoint
 from nptwatch.store.records import Measured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -39,14 +38,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-BYTES_PER_GIB = 1024**3
-
 
 @dataclass(slots=True, kw_only=True)
 class _Loaded:
-    """The base in memory and what was computed of it."""
+    """The base in memory and what was computed of it.
+
+    Attributes:
+        stamp: of the base's files when it was loaded; another one means another base.
+    """
 
     name: str
+    stamp: str
     references: References
 
 
@@ -96,13 +98,12 @@ class GpuDiagnoser:
         started = time.perf_counter()
         references = self._base_for(claim)
         diagnostic = QuickDiagnostic(
-            references=references,
-            residual=self._settings.diagnostic.residual,
-            max_bytes=int(self._settings.diagnostic.max_checkpoint_gib * BYTES_PER_GIB),
+            references=references, residual=self._settings.diagnostic.residual
         )
-        with memory_errors(self._device):
+        max_bytes = self._settings.diagnostic.max_checkpoint_bytes
+        with device_errors(self._device):
             try:
-                result = diagnostic.measure(path)
+                result = diagnostic.measure(read_checkpoint(path, max_bytes=max_bytes))
             except LayoutError as exc:
                 return self._unloadable(references.base, str(exc), started)
         return self._measured(claim, path, references.base, result, started)
@@ -115,9 +116,11 @@ class GpuDiagnoser:
                 "model; set base.model in the settings"
             )
             raise BaseModelError(msg)
-        if self._loaded is None or self._loaded.name != name:
+        stamp = files_stamp(name)
+        if self._loaded is None or (self._loaded.name, self._loaded.stamp) != (name, stamp):
             self._loaded = None  # never two bases in memory
-            self._loaded = _Loaded(name=name, references=load_references(self._settings, name))
+            references = load_references(self._settings, name)
+            self._loaded = _Loaded(name=name, stamp=stamp, references=references)
         return self._loaded.references
 
     def _unloadable(self, base: BaseModel, error: str, started: float) -> Measured:
@@ -163,7 +166,7 @@ def load_references(settings: Settings, name: str) -> References:
     started = time.perf_counter()
     device = resolve_device(settings.worker.device)
     torch.set_num_threads(settings.worker.threads or max(1, (os.cpu_count() or 2) // 2))
-    with memory_errors(device):
+    with device_errors(device):
         base = load_base(
             name,
             dtype=settings.base.dtype,
@@ -198,25 +201,3 @@ def report_of(
         trainer=loss,
         more_findings=[more] if more else [],
     )
-
-
-@contextmanager
-def memory_errors(device: torch.device) -> Iterator[None]:
-    """Wrap device work: no memory is OutOfMemoryError, a lost device DeviceError."""
-    try:
-        yield
-    except torch.OutOfMemoryError as exc:
-        torch.cuda.empty_cache()
-        msg = f"out of memory on {device}: {str(exc).splitlines()[0]}"
-        raise OutOfMemoryError(msg) from exc
-    except torch.AcceleratorError as exc:  # the context is lost: this process is of no more use
-        msg = f"{device} failed: {str(exc).splitlines()[0]}"
-        raise DeviceError(msg) from exc
-    except MemoryError as exc:
-        msg = f"out of memory on {device}"
-        raise OutOfMemoryError(msg) from exc
-    except RuntimeError as exc:
-        if "can't allocate memory" not in str(exc):  # torch's CPU allocator has no class of its own
-            raise
-        msg = f"out of memory on {device}: {str(exc).splitlines()[0]}"
-        raise OutOfMemoryError(msg) from exc

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from nptwatch.diagnostics.grading import Grade
 from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
-from nptwatch.errors import CheckpointError, InvalidCheckpointError
 from nptwatch.store.records import JobState, Measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+
+    from nptwatch.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,9 @@ def refused(
     error: CheckpointError, *, base_revision: str, duration_seconds: float, measured_at: datetime
 ) -> Store:
     """Turn a checkpoint that cannot be measured into the result that says so."""
-    grade = Grade.INVALID if isinstance(error, InvalidCheckpointError) else Grade.UNLOADABLE
     return Store(
         measured=Measured(
-            grade=grade,
+            grade=Grade.UNLOADABLE,
             base_revision=base_revision,
             diagnostics_version=DIAGNOSTICS_VERSION,
             error=str(error),

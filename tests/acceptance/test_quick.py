@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from safetensors.torch import save_file
 
 from nptwatch.cli.main import main
 
@@ -207,6 +208,56 @@ def test_inspect_of_a_bad_file_exits_3(capsys: pytest.CaptureFixture[str], tmp_p
     path = tiny.save(tmp_path / "npt_weights.pt", dict(list(good().items())[2:]))
     assert main(["inspect", str(path)]) == 3
     assert capsys.readouterr().err.count("missing tensor") == 2
+
+
+def test_inspect_tells_what_it_can_of_a_damaged_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A flipped bit: step, base and CRC state are still told, the member is named."""
+    path = tiny.save(tmp_path / "checkpoint-5" / "npt_weights.pt", good())
+    numbers = good()["layer_1_np.W_b_up_up"].numpy().tobytes()
+    whole = path.read_bytes()
+    at = whole.index(numbers) + 100
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    assert main(["inspect", str(path), "--json"]) == 3
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert (facts["crc"], facts["step"]) == ("bad", 5)
+    assert "damaged" in err
+    assert "layers" not in facts
+
+
+def test_inspect_says_where_there_are_no_crcs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A safetensors file has none, and that is not called ok."""
+    save_file(good(), tmp_path / "npt_weights.safetensors")
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["crc"] == "none"
+
+
+def test_a_bad_file_is_told_before_any_base_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Garbage that names no base is exit 3, at once; not exit 4, nor seconds later."""
+    (tmp_path / "npt_weights.pt").write_bytes(b"garbage")
+    code, _, err = quick(capsys, tmp_path / "npt_weights.pt")
+    assert code == 3
+    assert "loading base" not in err
+
+
+def test_other_files_are_never_taken_for_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where every .pt counts as weights: training_state.pt, hidden and temporary ones."""
+    monkeypatch.setenv("NPTWATCH_WATCH__WEIGHTS", "*.pt")
+    monkeypatch.setenv("NPTWATCH_WATCH__EXCLUDE", "checkpoint-*")
+    shutil.copytree(CASE, tmp_path / "run" / "checkpoint-2000")
+    tiny.save(tmp_path / "run" / ".hidden" / "npt_weights.pt", good())
+    tiny.save(tmp_path / "run" / "checkpoint-3.tmp" / "npt_weights.pt", good())
+    code, out, _ = quick(capsys, tmp_path / "run", "--model-name", BASE, "--json")
+    assert code == 0
+    assert json.loads(out)["checkpoint"].endswith("run/checkpoint-2000/npt_weights.pt")
 
 
 def test_inspect_never_loads_the_base_or_transformers(tmp_path: Path) -> None:

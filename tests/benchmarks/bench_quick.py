@@ -25,13 +25,18 @@ from nptwatch.diagnostics.reference import References
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import stack_layers
-from nptwatch.npt.reader import read_checkpoint
+from nptwatch.npt.reader import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 HIDDEN, LAYERS, VOCABULARY = 512, 8, 32_000
 NPT_LAYERS = (5, 6, 7)
+
+
+def read(weights: Path) -> Checkpoint:
+    """Read a checkpoint, as the worker does each time."""
+    return read_checkpoint(weights, max_bytes=2**32)
 
 
 def median(work: Callable[[], object], runs: int) -> float:
@@ -47,7 +52,7 @@ def median(work: Callable[[], object], runs: int) -> float:
 def floor(base: BaseModel, weights: Path, rules: int) -> Callable[[], None]:
     """The products of the needed weights with as many tokens as are measured, and nothing else."""
     tokens = rules * sum(tokenize(base, QUICK_PROMPTS).lengths)
-    checkpoint = read_checkpoint(weights, max_bytes=2**32)
+    checkpoint = read(weights)
     layout = infer_layout(checkpoint.shapes, base.shape)
     npt = stack_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
     linear = [base.model.lm_head.weight.T]
@@ -84,10 +89,9 @@ def main() -> None:
         base = load_base(str(folder), local_files_only=True)
         references = References(base=base, folder=Path(scratch) / "cache")
         quick = {
-            rule: QuickDiagnostic(references=references, residual=rule, max_bytes=2**32)
-            for rule in ("keep", "auto")
+            rule: QuickDiagnostic(references=references, residual=rule) for rule in ("keep", "auto")
         }
-        result = quick["keep"].measure(weights)
+        result = quick["keep"].measure(read(weights))
         plain = plain_reference.quick(folder, weights, QUICK_PROMPTS, drop=False)
         assert all(
             abs(ours.mse / theirs - 1) < 1e-4
@@ -96,8 +100,8 @@ def main() -> None:
         reference = median(
             lambda: plain_reference.quick(folder, weights, QUICK_PROMPTS, drop=False), 5
         )
-        warm = median(lambda: quick["keep"].measure(weights), 30)
-        auto = median(lambda: quick["auto"].measure(weights), 30)
+        warm = median(lambda: quick["keep"].measure(read(weights)), 30)
+        auto = median(lambda: quick["auto"].measure(read(weights)), 30)
         bare = median(floor(base, weights, rules=1), 30)
         bare_auto = median(floor(base, weights, rules=2), 30)
         size = weights.stat().st_size / 2**20

@@ -11,8 +11,9 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from nptwatch.errors import BaseModelError, DeviceError
-from nptwatch.npt.base import load_base, resolve_device
+from nptwatch.errors import BaseModelError, DeviceError, OutOfMemoryError
+from nptwatch.npt.base import files_stamp, load_base, resolve_device
+from nptwatch.npt.memory import device_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,3 +103,32 @@ def test_devices_that_do_not_exist_are_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="0 CUDA devices"):
             resolve_device("cuda:0")
+
+
+def test_a_base_written_again_has_another_stamp(folder: Path) -> None:
+    """Cheap to ask before every job: the same while nothing changes, another after a rewrite."""
+    before = files_stamp(str(folder))
+    assert files_stamp(str(folder)) == before
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert files_stamp(str(folder)) != before
+    assert files_stamp("meta-llama/Llama-3.2-1B") == ""
+
+
+def test_running_out_of_memory_while_loading_is_not_the_base_s_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as lack of memory (retried later), not as a base that cannot be loaded."""
+    from transformers import AutoModelForCausalLM
+
+    def exhausted(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"
+        )
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", exhausted)
+    with (
+        pytest.raises(OutOfMemoryError, match="out of memory on cpu"),
+        device_errors(torch.device("cpu")),
+    ):
+        load_base(str(folder))

@@ -17,7 +17,7 @@ from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import NptLayer, stack_layers
-from nptwatch.npt.reader import read_checkpoint
+from nptwatch.npt.reader import Checkpoint, read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CASES = sorted(path.name for path in (GOLDEN / "cases").iterdir())
@@ -32,6 +32,11 @@ def base() -> BaseModel:
     return load_base(str(GOLDEN / "base"), local_files_only=True)
 
 
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint."""
+    return read_checkpoint(path, max_bytes=2**20)
+
+
 class Case:
     """A golden checkpoint with what was measured of it."""
 
@@ -41,7 +46,7 @@ class Case:
         (self.path,) = folder.glob("checkpoints/*/npt_weights.pt")
         self.residual = name.rsplit("-", 1)[1]
         self.drop = self.residual == "drop"
-        checkpoint = read_checkpoint(self.path, max_bytes=2**20)
+        checkpoint = read(self.path)
         self.layout = infer_layout(checkpoint.shapes, base.shape)
         self.npt: dict[int, NptLayer] = stack_layers(
             self.layout, checkpoint.tensors, dtype=base.dtype, device=base.device
@@ -63,10 +68,8 @@ def test_there_are_cases_of_every_kind_and_rule() -> None:
 
 def test_quick_numbers_agree(case: Case, base: BaseModel) -> None:
     """MSE and cosine of each quick prompt and their mean are the original's."""
-    diagnostic = QuickDiagnostic(
-        references=References(base=base), residual=case.residual, max_bytes=2**20
-    )
-    result = diagnostic.measure(case.path)
+    diagnostic = QuickDiagnostic(references=References(base=base), residual=case.residual)
+    result = diagnostic.measure(read(case.path))
     assert result.mean is not None
     for score, wanted in zip(result.scores, case.expected["quick"].values(), strict=True):
         assert score.mse == pytest.approx(wanted["mse"], rel=RELATIVE)
@@ -140,12 +143,12 @@ def test_auto_takes_the_rule_with_the_lower_mse(case: Case, base: BaseModel) -> 
     references = References(base=base)
     fixed = {}
     for rule in ("keep", "drop"):
-        diagnostic = QuickDiagnostic(references=references, residual=rule, max_bytes=2**20)
-        result = diagnostic.measure(case.path)
+        diagnostic = QuickDiagnostic(references=references, residual=rule)
+        result = diagnostic.measure(read(case.path))
         assert result.mean is not None
         fixed[rule] = result.mean.mse
-    auto = QuickDiagnostic(references=references, residual="auto", max_bytes=2**20)
-    result = auto.measure(case.path)
+    auto = QuickDiagnostic(references=references, residual="auto")
+    result = auto.measure(read(case.path))
     assert result.mean is not None
     assert result.residual == min(fixed, key=fixed.__getitem__)
     assert result.mean.mse == pytest.approx(min(fixed.values()), rel=1e-5)
@@ -155,11 +158,11 @@ def test_auto_takes_the_rule_with_the_lower_mse(case: Case, base: BaseModel) -> 
 def test_the_run_s_recorded_numbers_agree(base: BaseModel) -> None:
     """Every checkpoint of the original trainer's run, best/ and final/ among them."""
     expected = json.loads((GOLDEN / "run" / "expected.json").read_text())
-    diagnostic = QuickDiagnostic(references=References(base=base), residual="keep", max_bytes=2**20)
+    diagnostic = QuickDiagnostic(references=References(base=base), residual="keep")
     folder = GOLDEN / "run" / "experiments" / "equivalence" / "checkpoints"
     assert len(expected) == 6
     for name, numbers in expected.items():
-        result = diagnostic.measure(folder / name / "npt_weights.pt")
+        result = diagnostic.measure(read(folder / name / "npt_weights.pt"))
         assert result.mean is not None
         assert result.mean.mse == pytest.approx(numbers["avg_mse"], rel=RELATIVE)
         assert result.mean.cosine == pytest.approx(numbers["avg_cosine_similarity"], rel=RELATIVE)

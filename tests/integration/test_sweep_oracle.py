@@ -17,6 +17,7 @@ from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import Kind, infer_layout
 from nptwatch.npt.modulation import stack_layers
+from nptwatch.npt.reader import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,7 @@ def test_non_finite_weights_are_invalid_and_named(
     tensors = tiny.weights(*LAYERS)
     tensors["layer_3_np.W_down_up.1"][2, 1] = bad
     path = tiny.save(tmp_path / "npt_weights.pt", tensors)
-    result = quick(base).measure(path)
+    result = quick(base).measure(read(path))
     assert result.grade == "INVALID"
     assert "layer_3_np.W_down_up.1" in result.why
     assert result.mean is None
@@ -105,7 +106,7 @@ def test_overflow_in_the_forward_pass_is_invalid_and_names_the_layer(
         if name.startswith("model.layers.2."):
             tensors[name] *= 1e25
     path = tiny.save(tmp_path / "npt_weights.pt", tensors)
-    result = quick(base).measure(path)
+    result = quick(base).measure(read(path))
     assert result.grade == "INVALID"
     assert "layer 2" in result.why
 
@@ -113,11 +114,11 @@ def test_overflow_in_the_forward_pass_is_invalid_and_names_the_layer(
 def test_no_accuracy_measures_nothing_and_grades_nothing(base: BaseModel, tmp_path: Path) -> None:
     """Structure and one forward pass; no number is made up; broken weights are still found."""
     path = tiny.save(tmp_path / "npt_weights.pt", tiny.weights(*LAYERS))
-    result = quick(base).measure(path, accuracy=False)
+    result = quick(base).measure(read(path), accuracy=False)
     assert (result.grade, result.mean, result.scores) == (None, None, ())
     tensors = {name: tensor * 1e25 for name, tensor in tiny.weights(*LAYERS).items()}
     broken = tiny.save(tmp_path / "other" / "npt_weights.pt", tensors)
-    assert quick(base).measure(broken, accuracy=False).grade == "INVALID"
+    assert quick(base).measure(read(broken), accuracy=False).grade == "INVALID"
 
 
 def test_the_base_is_computed_once_and_kept_on_disk(base: BaseModel, tmp_path: Path) -> None:
@@ -125,12 +126,12 @@ def test_the_base_is_computed_once_and_kept_on_disk(base: BaseModel, tmp_path: P
     path = tiny.save(tmp_path / "npt_weights.pt", tiny.weights(*LAYERS))
     first = References(base=base, folder=tmp_path / "cache")
     numbers = [
-        QuickDiagnostic(references=first, residual="auto", max_bytes=2**20).measure(path).mean
+        QuickDiagnostic(references=first, residual="auto").measure(read(path)).mean
         for _ in range(2)
     ]
     assert first.computed == 1
     second = References(base=base, folder=tmp_path / "cache")
-    again = QuickDiagnostic(references=second, residual="auto", max_bytes=2**20).measure(path)
+    again = QuickDiagnostic(references=second, residual="auto").measure(read(path))
     assert second.computed == 0
     assert numbers == [again.mean] * 2
 
@@ -151,11 +152,16 @@ def test_a_damaged_cache_is_computed_again(base: BaseModel, tmp_path: Path) -> N
 def test_the_base_s_weights_are_shared_and_unchanged(base: BaseModel, tmp_path: Path) -> None:
     """Measuring neither copies nor changes a base weight."""
     before = {name: (p.data_ptr(), p.sum().item()) for name, p in base.model.named_parameters()}
-    quick(base).measure(tiny.save(tmp_path / "npt_weights.pt", tiny.weights(*LAYERS)))
+    quick(base).measure(read(tiny.save(tmp_path / "npt_weights.pt", tiny.weights(*LAYERS))))
     after = {name: (p.data_ptr(), p.sum().item()) for name, p in base.model.named_parameters()}
     assert before == after
 
 
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint."""
+    return read_checkpoint(path, max_bytes=2**20)
+
+
 def quick(base: BaseModel) -> QuickDiagnostic:
     """Return a diagnostic with the default rule."""
-    return QuickDiagnostic(references=References(base=base), residual="auto", max_bytes=2**20)
+    return QuickDiagnostic(references=References(base=base), residual="auto")

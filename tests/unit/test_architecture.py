@@ -35,7 +35,6 @@ LIGHT_MODULES = {
     "npt/layout.py",
     "npt/files.py",
     "npt/archive.py",
-    "npt/locate.py",
     "npt/training_state.py",
     "diagnostics/grading.py",
     "diagnostics/report.py",

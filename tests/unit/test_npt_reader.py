@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from nptwatch.errors import (
+    CheckpointChangedError,
     CheckpointDeletedError,
     IncompleteCheckpointError,
     LayoutError,
@@ -148,7 +149,7 @@ def test_garbage_and_other_archives_are_told_apart(tmp_path: Path) -> None:
         read(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("holiday/photo.jpg", b"x" * 100)
-    with pytest.raises(UnsafeCheckpointError, match="not one that torch.save wrote"):
+    with pytest.raises(UnsafeCheckpointError, match=r"not one that torch\.save wrote"):
         read(path)
 
 
@@ -228,6 +229,23 @@ def test_a_missing_file_is_deleted(tmp_path: Path) -> None:
     """Gone is not an error of the checkpoint."""
     with pytest.raises(CheckpointDeletedError):
         read(tmp_path / "npt_weights.pt")
+
+
+def test_a_file_rewritten_while_it_is_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer that overwrites the file during the load: no mixed reading comes out."""
+    path = tiny.save(tmp_path / "npt_weights.pt", GOOD)
+    load = torch.load
+
+    def load_and_overwrite(*args: object, **kwargs: object) -> object:
+        loaded = load(*args, **kwargs)
+        tiny.save(path, {name: tensor + 1 for name, tensor in GOOD.items()})
+        return loaded
+
+    monkeypatch.setattr(torch, "load", load_and_overwrite)
+    with pytest.raises(CheckpointChangedError, match="rewritten"):
+        read(path)
 
 
 def test_an_outsize_pickle_is_refused(tmp_path: Path) -> None:
