@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,12 +81,11 @@ class Closing:
             raise DemoError(f"GOOD was reached but no alert: see {self.folder.daemon_log}")
         self._say()
         self._say(
-            "alerts, as they came to their command (one JSON object each, kept in"
-            f" {self.near(self.folder.alerts)}):"
+            f"alerts, as they came to their command (kept in {self.near(self.folder.alerts)}):"
         )
         for line in self.folder.alerts.read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
-            self._say(f"  {event['kind']}: {event['text']}")
+            self._say(_wrapped(f"{event['kind']}: {event['text']}"))
 
     def _next(self) -> Sequence[str]:
         config = f"--config {self.near(self.folder.config)}"
@@ -99,3 +99,15 @@ class Closing:
 
     def _say(self, text: str = "") -> None:
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _wrapped(text: str) -> str:
+    """Break a sentence at 78 columns, words and paths whole."""
+    return textwrap.fill(
+        text,
+        width=78,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

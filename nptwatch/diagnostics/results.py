@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """NPT against base on one prompt, or the plain mean over prompts. Formulas: docs/diagnostics.md.
+    """NPT against base on one prompt, or the mean over prompts. Formulas: docs/diagnostics.md.
 
     Attributes:
         mse: of the logits, over positions and vocabulary.

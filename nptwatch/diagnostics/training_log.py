@@ -1,7 +1,7 @@
 """The trainer's own loss at a step, and what it measures. Never an error: a log may be missing.
 
-The trainers' losses are not the diagnostic's MSE (docs/npt.md): they are shown side by side, so that
-nobody takes the difference for a stale checkpoint.
+The trainers' losses are not the diagnostic's MSE (docs/npt.md): they are shown side by side, so
+that nobody takes the difference for a stale checkpoint.
 """
 
 from __future__ import annotations
