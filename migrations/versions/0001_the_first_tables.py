@@ -165,7 +165,8 @@ def _jobs() -> None:
             name=op.f("ck_jobs_end_has_reason"),
         ),
         sa.CheckConstraint(
-            "state IN ('queued', 'leased', 'done', 'failed', 'deleted', 'superseded', 'cancelled')",
+            "state IN ('queued', 'leased', 'done', 'failed', 'deleted', 'unloadable', 'superseded',"
+            " 'cancelled')",
             name=op.f("ck_jobs_state_known"),
         ),
         sa.CheckConstraint("attempts >= 0", name=op.f("ck_jobs_attempts_counted")),

@@ -89,7 +89,7 @@ def retry(
     state_dir: StateDirOption = None,
     database_url: DatabaseUrlOption = None,
 ) -> None:
-    """Queue failed jobs again; named ones also if cancelled, deleted or superseded.
+    """Queue failed jobs again; named ones however they ended, unless with a result.
 
     Example: nptwatch jobs retry 17
     """

@@ -72,7 +72,7 @@ class Catalog:
             raise ValueError(f"note takes one of {sorted(_WITHOUT_CONTENT)}, got {state}")
         now = self._clock()
         with self._database.begin() as connection:
-            before = _content_at(connection, file.path)
+            before, _ = _remembered(connection, file.path)
             run_id = _put_run(connection, file, now)
             _put_file(connection, file, run_id, now, state=state, reason=reason, checkpoint_id=None)
             if before is not None:
@@ -81,13 +81,14 @@ class Catalog:
     def admit(self, whole: WholeFile, request: Request) -> Admission:
         """Take in a whole file: its run, path, content and the job that is asked of it.
 
-        A job that was closed because its content was gone is queued again. Content that the path
-        held before and no other file holds is superseded while it is only queued.
+        A job that was closed because its content was gone is queued again, one whose files were
+        all damaged only for a file that is new or rewritten. Content that the path held before and
+        no other file holds is superseded while it is only queued.
         """
         now = self._clock()
         file = whole.file
         with self._database.begin() as connection:
-            before = _content_at(connection, file.path)
+            before, signature = _remembered(connection, file.path)
             run_id = _put_run(connection, file, now)
             checkpoint_id, fresh = _put_checkpoint(connection, whole, run_id, now)
             _put_file(
@@ -103,7 +104,10 @@ class Catalog:
                 rename(connection, checkpoint_id)
             if before is not None and before != checkpoint_id:
                 _left(connection, before, file.path, now)
-            if _put_job(connection, checkpoint_id, run_id, request, now):
+            again = [JobState.DELETED, JobState.SUPERSEDED]
+            if (before, signature) != (checkpoint_id, file.signature):
+                again.append(JobState.UNLOADABLE)
+            if _put_job(connection, checkpoint_id, run_id, request, now, again=again):
                 return Admission.QUEUED
             if before == checkpoint_id or not _held_elsewhere(connection, checkpoint_id, file.path):
                 return Admission.KNOWN
@@ -138,9 +142,12 @@ class Catalog:
         return closed
 
 
-def _content_at(connection: Connection, path: str) -> int | None:
-    """Give the checkpoint that a path held when it was last whole."""
-    return connection.scalar(select(File.checkpoint_id).where(File.path == path))
+def _remembered(connection: Connection, path: str) -> tuple[int | None, str | None]:
+    """Give the checkpoint that a path held when it was last whole, and its last signature."""
+    row = connection.execute(
+        select(File.checkpoint_id, File.signature).where(File.path == path)
+    ).one_or_none()
+    return (None, None) if row is None else (row.checkpoint_id, row.signature)
 
 
 def _put_run(connection: Connection, file: SeenFile, now: datetime) -> int:
@@ -232,9 +239,15 @@ def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int) ->
 
 
 def _put_job(
-    connection: Connection, checkpoint_id: int, run_id: int, request: Request, now: datetime
+    connection: Connection,
+    checkpoint_id: int,
+    run_id: int,
+    request: Request,
+    now: datetime,
+    *,
+    again: Collection[JobState],
 ) -> bool:
-    """Make the job, or revive one that was closed for want of a file; say if it is queued now."""
+    """Make the job, or revive one that ended in one of `again`; say if it is queued now."""
     checkpoint = connection.execute(
         select(Checkpoint.step, Checkpoint.mtime_ns).where(Checkpoint.id == checkpoint_id)
     ).one()
@@ -265,7 +278,7 @@ def _put_job(
                 Job.checkpoint_id == checkpoint_id,
                 Job.profile == request.profile,
                 Job.settings_hash == request.settings_hash,
-                Job.state.in_([JobState.DELETED, JobState.SUPERSEDED]),
+                Job.state.in_(again),
             )
             .values(
                 state=JobState.QUEUED, reason="the file is back", available_at=now, updated_at=now

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
+from sqlalchemy import case, exists, literal, select, update
 
-from nptwatch.store.records import JobState
-from nptwatch.store.tables import Job
+from nptwatch.store.records import FileState, JobState
+from nptwatch.store.tables import File, Job
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy.engine import Connection
@@ -112,3 +113,48 @@ def count_failure(
         available_at=now + retry_after(attempts, failure.retry_delay_seconds),
     )
     return state
+
+
+def close_leased(
+    connection: Connection,
+    job_id: int,
+    worker_id: str,
+    state: JobState,
+    reason: str,
+    *,
+    looked_at: Collection[str] | None,
+    now: datetime,
+) -> JobState | None:
+    """End a job without a result, unless a file that its worker did not look at has the content.
+
+    While the job was leased the watcher may have seen the file move: it queues nothing then, so
+    that the one statement which ends the job must ask.
+
+    Args:
+        looked_at: paths that the worker tried; None: end it whatever the files are.
+
+    Returns:
+        The state it has now: QUEUED or `state`; None: the lease was lost, nothing was written.
+    """
+    beside = exists().where(
+        File.checkpoint_id == Job.checkpoint_id,
+        File.state == FileState.WHOLE,
+        File.path.not_in([] if looked_at is None else list(looked_at)),
+    )
+    moved = literal(False) if looked_at is None else beside
+    ended: JobState | None = connection.scalar(
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.LEASED, Job.worker_id == worker_id)
+        .values(
+            state=case(
+                (moved, literal(JobState.QUEUED, Job.state.type)),
+                else_=literal(state, Job.state.type),
+            ),
+            reason=case((moved, f"{reason}; another file has the same content"), else_=reason),
+            worker_id=None,
+            leased_until=None,
+            updated_at=now,
+        )
+        .returning(Job.state)
+    )
+    return ended

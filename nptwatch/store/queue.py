@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from nptwatch.store.claiming import claim_of, claim_statement
 from nptwatch.store.engine import utc_now
-from nptwatch.store.leases import Failure, change_leased, count_failure
+from nptwatch.store.leases import Failure, change_leased, close_leased, count_failure
 from nptwatch.store.newest import flag_newest
 from nptwatch.store.recording import record_outcome, store_result
 from nptwatch.store.records import Claim, Finished, JobRow, JobState, WorkerState
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nptwatch.store.engine import Database
     from nptwatch.store.records import AlertRules, Clock, Measured
 
-_ENDS_BY_OWNER = frozenset({JobState.DELETED, JobState.SUPERSEDED})
+_ENDS_BY_OWNER = frozenset({JobState.DELETED, JobState.SUPERSEDED, JobState.UNLOADABLE})
 
 _JOB_ROWS = (
     select(
@@ -159,18 +159,30 @@ class Queue:
                 updated_at=now,
             )
 
-    def close(self, job_id: int, worker_id: str, state: JobState, reason: str) -> bool:
-        """End a job without a result: DELETED or SUPERSEDED; False: lease lost."""
+    def close(
+        self,
+        job_id: int,
+        worker_id: str,
+        state: JobState,
+        reason: str,
+        *,
+        looked_at: Collection[str] | None = None,
+    ) -> JobState | None:
+        """End a job without a result: DELETED, SUPERSEDED or UNLOADABLE.
+
+        Args:
+            looked_at: paths that were tried. Where any other whole file has the content the job
+                is queued again: the checkpoint moved or was copied meanwhile. None: no matter.
+
+        Returns:
+            The state it has now; None: the lease was lost, nothing was written.
+        """
         if state not in _ENDS_BY_OWNER:
             raise ValueError(f"close takes one of {sorted(_ENDS_BY_OWNER)}, got {state}")
+        now = self._clock()
         with self._database.begin() as connection:
-            return change_leased(
-                connection,
-                job_id,
-                worker_id,
-                state=state,
-                reason=reason,
-                updated_at=self._clock(),
+            return close_leased(
+                connection, job_id, worker_id, state, reason, looked_at=looked_at, now=now
             )
 
     def release_worker(
@@ -245,12 +257,12 @@ class Queue:
         """Queue jobs again with no failures counted; give how many.
 
         Args:
-            job_ids: failed, cancelled, deleted or superseded ones; None: all failed ones.
+            job_ids: of jobs that ended without a result; None: all failed ones.
         """
         now = self._clock()
         states = [JobState.FAILED]
         if job_ids is not None:
-            states += [JobState.CANCELLED, JobState.DELETED, JobState.SUPERSEDED]
+            states += [JobState.CANCELLED, *_ENDS_BY_OWNER]
         again = (
             update(Job)
             .where(Job.state.in_(states), *_among(job_ids))
@@ -317,7 +329,7 @@ def _end(
         worker_id,
         state=JobState.DONE,
         result_id=result_id,
-        reason=None,
+        reason=select(Result.error).where(Result.id == result_id).scalar_subquery(),
         updated_at=now,
     )
     assert ended, "the lease was held a statement ago, in this transaction"  # noqa: S101

@@ -33,6 +33,7 @@ class JobState(StrEnum):
     DONE = "done"  # has a result
     FAILED = "failed"  # quarantined after `max_attempts`; `jobs retry` brings it back
     DELETED = "deleted"  # the checkpoint was rotated away before it was measured
+    UNLOADABLE = "unloadable"  # every file of it is damaged; queued again when one is rewritten
     SUPERSEDED = "superseded"  # the file was overwritten by another version before it was measured
     CANCELLED = "cancelled"  # by a person
 

@@ -21,10 +21,12 @@ from nptwatch.errors import (
     OutOfMemoryError,
 )
 from nptwatch.npt.files import fingerprint
+from nptwatch.store.records import JobState
 from nptwatch.worker.outcomes import (
     GONE,
     OVERWRITTEN,
     Backoff,
+    Close,
     Fault,
     HandBack,
     Outcome,
@@ -34,7 +36,7 @@ from nptwatch.worker.outcomes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from nptwatch.settings import WorkerSettings
     from nptwatch.store.queue import Queue
@@ -107,8 +109,7 @@ class Diagnosis:
     def of(self, claim: Claim) -> Outcome:
         """Measure a claimed job; never raises."""
         try:
-            found = self._find(claim)
-            return self._measure(claim, found) if isinstance(found, Path) else found
+            return self._diagnose(claim)
         except DatabaseError as error:  # nothing was measured yet
             return HandBack(event="database_lost", reason=str(error))
         except DeviceError as error:
@@ -117,11 +118,45 @@ class Diagnosis:
             log.exception("diagnosis_failed", job_id=claim.job_id)
             return self._surprised(error)
 
-    def _find(self, claim: Claim) -> Path | Outcome:
-        """The first of the claim's paths that still holds its content, or why none does."""
+    def _diagnose(self, claim: Claim) -> Outcome:
+        """Measure the first of the claim's files that can be read: one may be damaged, or go."""
+        failed: dict[Path, CheckpointError] = {}
+        while isinstance(found := self._find(claim, failed), Path):
+            try:
+                return self._measure(claim, found)
+            except (CheckpointDeletedError, IncompleteCheckpointError) as error:
+                failed[found] = error
+        damaged = {
+            path: error
+            for path, error in failed.items()
+            if isinstance(error, IncompleteCheckpointError)
+        }
+        if not damaged or isinstance(found, HandBack):
+            return found
+        return self._damaged(claim, damaged)
+
+    def _damaged(self, claim: Claim, damaged: Mapping[Path, IncompleteCheckpointError]) -> Outcome:
+        """Wait for a young file; call the content unloadable where all have been quiet for long.
+
+        That is no result: the fingerprint says what was written, so a copy elsewhere may be sound.
+        """
+        for path, error in damaged.items():
+            if waits := self._not_whole(path, error):
+                return waits
+        reason = "; ".join(str(error) for error in damaged.values())
+        unloadable = Close(state=JobState.UNLOADABLE, reason=reason)
+        return self._unless_changed(claim, next(iter(damaged)), unloadable)
+
+    def _find(self, claim: Claim, failed: Collection[Path] = ()) -> Path | Outcome:
+        """The first of the claim's paths that still holds its content, or why none does.
+
+        Args:
+            failed: paths that were tried in vain.
+        """
         outcome: Outcome = GONE
-        for name in claim.paths:
-            path = Path(name)
+        for path in map(Path, claim.paths):
+            if path in failed:
+                continue
             try:
                 if fingerprint(path) == claim.fingerprint:
                     return path
@@ -133,6 +168,11 @@ class Diagnosis:
         return outcome
 
     def _measure(self, claim: Claim, path: Path) -> Outcome:
+        """Measure one file.
+
+        Raises:
+            CheckpointDeletedError, IncompleteCheckpointError: another file may give the content.
+        """
         base = self._base_revision(claim)
         if not isinstance(base, str):
             return base
@@ -142,15 +182,14 @@ class Diagnosis:
         started = time.monotonic()
         try:
             outcome: Outcome = Store(measured=self._diagnoser.measure(claim, path))
-        except CheckpointDeletedError:
-            return self._find_other(claim, path)
+        except (CheckpointDeletedError, IncompleteCheckpointError):
+            raise  # of this file, not of its content
         except CheckpointChangedError as error:
             return self._changed(error)
         except (OutOfMemoryError, MemoryError) as error:
             return self._out_of_memory(error)
         except CheckpointError as error:
-            waits = isinstance(error, IncompleteCheckpointError) and self._not_whole(path, error)
-            outcome = waits or refused(
+            outcome = refused(
                 error,
                 base_revision=base,
                 duration_seconds=time.monotonic() - started,

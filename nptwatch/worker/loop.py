@@ -175,12 +175,16 @@ class WorkerLoop:
                 self._fail(claim, outcome)
 
     def _close(self, claim: Claim, outcome: Close) -> None:
-        if self._queue.close(claim.job_id, self._worker_id, outcome.state, outcome.reason):
-            deleted = outcome.state == JobState.DELETED
-            event = "checkpoint_deleted" if deleted else "checkpoint_superseded"
-            log.info(event, reason=outcome.reason, **_which(claim))
-        else:
+        state = self._queue.close(
+            claim.job_id, self._worker_id, outcome.state, outcome.reason, looked_at=claim.paths
+        )
+        if state is None:
             self._log_lost(claim)
+        elif state == JobState.QUEUED:
+            log.info("checkpoint_moved", reason=outcome.reason, **_which(claim))
+        else:
+            tell = log.warning if state == JobState.UNLOADABLE else log.info
+            tell(f"checkpoint_{state}", reason=outcome.reason, **_which(claim))
 
     def _hand_back(self, claim: Claim, outcome: HandBack) -> None:
         held = self._queue.release(

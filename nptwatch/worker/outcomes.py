@@ -32,7 +32,7 @@ class StoreKnown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """There is nothing left to measure: DELETED or SUPERSEDED."""
+    """There is nothing that can be measured: DELETED, SUPERSEDED or UNLOADABLE."""
 
     state: JobState
     reason: str

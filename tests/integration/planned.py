@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nptwatch.diagnostics.grading import grade_of
 from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
 from nptwatch.errors import BaseModelError, OutOfMemoryError
+from nptwatch.npt.files import check_crc
 from nptwatch.store.records import Measured
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class PlanDiagnoser:
         """Follow the plan."""
         with (path.parent / "measured.log").open("a") as file:
             file.write(f"{os.getpid()}\n")
+        check_crc(path)
         plan = json.loads((path.parent / "plan.json").read_text())
         _act(plan, path.parent)
         mse, cosine = plan.get("mse", 0.4), plan.get("cosine", 0.99)

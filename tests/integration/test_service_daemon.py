@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -195,6 +197,48 @@ def test_running_out_of_memory_is_not_counted(place: Place, start: Start) -> Non
 
     assert place.job(100).attempts == 0
     assert daemon.stop() == 0
+
+
+def damage(weights: Path, *, age_seconds: float = 3600.0) -> None:
+    """Flip a bit of tensor data, long ago."""
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    at = time.time() - age_seconds
+    os.utime(weights, (at, at))
+
+
+def test_a_damaged_checkpoint_is_told_and_measured_once_it_is_repaired(
+    place: Place, start: Start
+) -> None:
+    """Unloadable with the reason, the loop goes on; the same bytes written anew are measured."""
+    weights = place.checkpoint(100, mse=0.08)
+    sound = weights.read_bytes()
+    damage(weights)
+    place.checkpoint(50, mse=0.4)
+    daemon = start()
+    until(lambda: place.job_state(100) == JobState.UNLOADABLE, seconds=LONG)
+    until(lambda: place.graded() == {50: "FAIR"}, seconds=LONG)
+    assert "CRC" in (place.history()[100].reason or "")
+    assert daemon.wait_for("checkpoint_unloadable")["step"] == 100
+
+    weights.write_bytes(sound)
+
+    until(lambda: place.graded() == {50: "FAIR", 100: "GOOD"}, seconds=LONG)
+    assert daemon.stop() == 0
+
+
+def test_a_sound_copy_is_measured_though_another_is_damaged(place: Place, start: Start) -> None:
+    """Old checkpoint-400/ has a flipped bit, final/ is well: the step gets its grade."""
+    weights = place.checkpoint(400, mse=0.08)
+    final = weights.parent.with_name("final")
+    shutil.copytree(weights.parent, final)
+    damage(weights)
+
+    start()
+
+    until(lambda: place.graded() == {400: "GOOD"}, seconds=LONG)
+    assert place.history()[400].also == (str(final / weights.name),)
 
 
 def test_a_worker_that_cannot_start_touches_no_job(place: Place, start: Start) -> None:

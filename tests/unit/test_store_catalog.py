@@ -10,7 +10,14 @@ from stocking import QUICK, ROOT, measured, no_alerts, path_of, seen, whole
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
-from nptwatch.store.records import Admission, FileState, HistoryRow, JobState, Request
+from nptwatch.store.records import (
+    Admission,
+    FileState,
+    HistoryRow,
+    JobState,
+    Request,
+    WholeFile,
+)
 
 if TYPE_CHECKING:
     from conftest import FakeClock
@@ -155,6 +162,53 @@ def test_file_that_comes_back_is_queued_again(catalog: Catalog, queue: Queue) ->
     catalog.gone([path_of("a", "checkpoint-100")])
     assert catalog.admit(whole(), QUICK) is Admission.QUEUED
     assert queue.claim("w1", lease_seconds=60) is not None
+
+
+def close_as_damaged(queue: Queue) -> int:
+    """Let a worker find that no file of the queued job can be read; give the job."""
+    claim = queue.claim("w1", lease_seconds=60)
+    assert claim is not None
+    closed = queue.close(
+        claim.job_id, "w1", JobState.UNLOADABLE, "CRC of data/0 is wrong", looked_at=claim.paths
+    )
+    assert closed is JobState.UNLOADABLE
+    return claim.job_id
+
+
+def test_damaged_content_is_told_and_not_asked_for_again(
+    catalog: Catalog, queue: Queue, history: History
+) -> None:
+    """A restart that finds the same bytes repeats nothing; history says state and reason."""
+    catalog.admit(whole(), QUICK)
+    close_as_damaged(queue)
+    assert catalog.admit(whole(), QUICK) is Admission.KNOWN
+    row = only_row(history)
+    assert (row.state, row.reason, row.grade) == ("unloadable", "CRC of data/0 is wrong", None)
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [whole(signature="1:2:1"), whole(folder="final", content="content-a-100")],
+    ids=["rewritten", "a sound twin"],
+)
+def test_damaged_content_is_queued_again_when_it_may_be_sound(
+    catalog: Catalog, queue: Queue, sound: WholeFile
+) -> None:
+    """Damage is of one file's bytes: rewritten with the same directory, or copied, it may be well."""
+    catalog.admit(whole(), QUICK)
+    job_id = close_as_damaged(queue)
+    assert catalog.admit(sound, QUICK) is Admission.QUEUED
+    again = queue.claim("w1", lease_seconds=60)
+    assert again is not None
+    assert again.job_id == job_id
+
+
+def test_damaged_content_that_settled_anew_is_queued_again(catalog: Catalog, queue: Queue) -> None:
+    """A rewrite that was seen on its way leaves no trace of the old signature, and still counts."""
+    catalog.admit(whole(), QUICK)
+    close_as_damaged(queue)
+    catalog.note(seen(signature="1:2:1"), FileState.SETTLING, "half-written")
+    assert catalog.admit(whole(signature="1:2:1"), QUICK) is Admission.QUEUED
 
 
 @pytest.mark.parametrize("ending", [JobState.DONE, JobState.FAILED, JobState.CANCELLED])

@@ -26,6 +26,8 @@ LEASE = 30.0
 FOLDERS = ("checkpoint-1", "checkpoint-2", "best")
 CONTENTS = ("red", "green", "blue")
 WORKERS = ("w1", "w2")
+ENDS = {"finish": JobState.DONE, "close": JobState.DELETED, "damaged": JobState.UNLOADABLE}
+ACTIONS = (*ENDS, "fail", "release", "beat")
 
 
 @dataclass
@@ -45,11 +47,16 @@ class Model:
 
     now: float = 0.0
     files: dict[str, str] = field(default_factory=dict)  # folder -> content, whole ones
+    gone: dict[str, str] = field(default_factory=dict)  # folder -> content when it was deleted
     jobs: dict[str, Job] = field(default_factory=dict)  # content -> job
 
     def leave(self, folder: str, end: JobState) -> None:
         """A folder loses its content; a queued job that no file backs any more ends."""
         content = self.files.pop(folder, None)
+        if end is JobState.DELETED and content is not None:
+            self.gone[folder] = content
+        elif end is JobState.SUPERSEDED:
+            content = self.gone.pop(folder, None) or content
         if content is None or content in self.files.values():
             return
         job = self.jobs[content]
@@ -90,11 +97,16 @@ class LifeOfJobs(RuleBasedStateMachine):
     def admit(self, folder: str, content: str) -> None:
         """A whole file appears, stays, or is overwritten."""
         self.catalog.admit(whole(folder=folder, step=None, content=content), QUICK)
-        if self.model.files.get(folder) != content:
+        fresh = content not in {self.model.files.get(folder), self.model.gone.get(folder)}
+        if fresh:
             self.model.leave(folder, JobState.SUPERSEDED)
-            self.model.files[folder] = content
+        self.model.files[folder] = content
+        self.model.gone.pop(folder, None)
         job = self.model.jobs.setdefault(content, Job(due=self.model.now))
-        if job.state in {JobState.DELETED, JobState.SUPERSEDED}:
+        again = {JobState.DELETED, JobState.SUPERSEDED} | (
+            {JobState.UNLOADABLE} if fresh else set()
+        )
+        if job.state in again:
             job.state, job.due = JobState.QUEUED, self.model.now
 
     @rule(folder=st.sampled_from(FOLDERS))
@@ -132,7 +144,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         job.lease_ends = self.model.now + LEASE
         self.claims.append((worker, claimed))
 
-    @rule(data=st.data(), action=st.sampled_from(["finish", "fail", "release", "close", "beat"]))
+    @rule(data=st.data(), action=st.sampled_from(ACTIONS))
     def act(self, data: st.DataObject, action: str) -> None:
         """A worker does something with a claim of its own, which it may have lost long ago."""
         if not self.claims:
@@ -148,9 +160,18 @@ class LifeOfJobs(RuleBasedStateMachine):
         elif action == "fail":
             self.model.fail(job)
         else:
-            ends = {"finish": JobState.DONE, "close": JobState.DELETED}
-            job.state, job.worker = ends.get(action, JobState.QUEUED), None
-            job.due = self.model.now
+            job.state, job.worker = ENDS.get(action, JobState.QUEUED), None
+            if action in {"close", "damaged"} and self.is_beside(claimed):
+                job.state = JobState.QUEUED
+            if action == "release":
+                job.due = self.model.now
+
+    def is_beside(self, claimed: Claim) -> bool:
+        """Say if a file has the claim's content that the worker was not told of."""
+        return any(
+            held == claimed.fingerprint and path_of("a", folder) not in claimed.paths
+            for folder, held in self.model.files.items()
+        )
 
     def try_to(self, action: str, worker: str, claimed: Claim) -> bool:
         """Do it; say whether the store let it happen."""
@@ -168,8 +189,11 @@ class LifeOfJobs(RuleBasedStateMachine):
             return failed is not None
         if action == "release":
             return self.queue.release(claimed, worker, reason="stop")
-        if action == "close":
-            return self.queue.close(claimed.job_id, worker, JobState.DELETED, "gone")
+        if action in {"close", "damaged"}:
+            closed = self.queue.close(
+                claimed.job_id, worker, ENDS[action], "gone", looked_at=claimed.paths
+            )
+            return closed is not None
         return self.queue.heartbeat(claimed.job_id, worker, lease_seconds=LEASE)
 
     @rule(seconds=st.sampled_from([1.0, DELAY, LEASE]))

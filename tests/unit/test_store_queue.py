@@ -10,7 +10,7 @@ from stocking import QUICK, measured, no_alerts, path_of, whole
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.leases import retry_after
 from nptwatch.store.queue import Queue
-from nptwatch.store.records import Claim, JobRow, JobState, WorkerState
+from nptwatch.store.records import Admission, Claim, JobRow, JobState, WorkerState
 from nptwatch.store.workers import Workers
 
 if TYPE_CHECKING:
@@ -231,6 +231,33 @@ def test_close_takes_only_ends_of_the_owner(catalog: Catalog, queue: Queue) -> N
     held = claim(queue)
     with pytest.raises(ValueError, match="close takes one of"):
         queue.close(held.job_id, "w1", JobState.DONE, "x")
+
+
+@pytest.mark.parametrize("end", [JobState.DELETED, JobState.SUPERSEDED, JobState.UNLOADABLE])
+def test_content_that_moved_while_its_job_was_held_is_queued_again(
+    catalog: Catalog, queue: Queue, end: JobState
+) -> None:
+    """The watcher saw it leave and arrive under another name: the new file is still to be read."""
+    catalog.admit(whole(content="c"), QUICK)
+    held = claim(queue)
+    catalog.gone([path_of("a", "checkpoint-100")])
+    moved = whole(content="c", step=100, folder="kept")
+    assert catalog.admit(moved, QUICK) is Admission.KNOWN
+    assert queue.close(held.job_id, "w1", end, "gone", looked_at=held.paths) is JobState.QUEUED
+    assert only_job(queue).reason == "gone; another file has the same content"
+    again = claim(queue)
+    assert again.paths == (path_of("a", "kept"),)
+    assert queue.close(again.job_id, "w1", end, "gone", looked_at=again.paths) is end
+
+
+def test_damaged_checkpoints_are_retried_by_name(catalog: Catalog, queue: Queue) -> None:
+    """A file repaired without a trace (`cp -p` over it) needs a person's word."""
+    catalog.admit(whole(), QUICK)
+    held = claim(queue)
+    queue.close(held.job_id, "w1", JobState.UNLOADABLE, "CRC", looked_at=held.paths)
+    assert queue.retry() == 0
+    assert queue.retry([held.job_id]) == 1
+    assert claim(queue).job_id == held.job_id
 
 
 def test_people_cancel_and_retry(catalog: Catalog, queue: Queue) -> None:

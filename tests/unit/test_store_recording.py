@@ -116,7 +116,8 @@ def test_unloadable_says_nothing_of_the_run(bench: Bench) -> None:
     finished = bench.finish(whole(step=200), broken)
     assert (finished.change, finished.late) == (None, False)
     assert bench.history.run("a").status == "GOOD"
-    assert bench.history.history("a")[1].grade == "UNLOADABLE"
+    row = bench.history.history("a")[1]
+    assert (row.grade, row.reason) == ("UNLOADABLE", "truncated")
 
 
 def test_invalid_is_a_status(bench: Bench) -> None:

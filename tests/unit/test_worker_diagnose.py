@@ -21,7 +21,7 @@ from nptwatch.errors import (
     OutOfMemoryError,
     UnsafeCheckpointError,
 )
-from nptwatch.npt.files import fingerprint
+from nptwatch.npt.files import check_crc, fingerprint
 from nptwatch.service.build import open_stores, request_of
 from nptwatch.settings import Settings, WorkerSettings
 from nptwatch.store.records import JobState, Measured, SeenFile, WholeFile
@@ -142,6 +142,20 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     stores = open_stores(settings, migrate=True)
     yield Bench(tmp_path, stores, settings)
     stores.close()
+
+
+def damage(path: Path) -> None:
+    """Flip one bit of tensor data: the directory, and so the fingerprint, stays as it was."""
+    before, data = fingerprint(path), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert fingerprint(path) == before
+
+
+def read(path: Path) -> Measured:
+    """Measure as far as the CRCs."""
+    check_crc(path)
+    return measured()
 
 
 def overwrite(path: Path) -> None:
@@ -292,15 +306,92 @@ def test_a_young_file_that_is_not_whole_waits(bench: Bench, age: float, delay: f
 
 
 def test_an_old_file_that_is_not_whole_is_unloadable(bench: Bench) -> None:
-    """The reason is kept as a result, so that it is never tried again."""
+    """The damage is this file's and no fact of its content: told, but no result for others."""
     bench.age(OLD_SECONDS + 1)
     bench.diagnoser.fails(IncompleteCheckpointError("CRC of data/0"))
 
     outcome = bench.diagnosis.of(bench.claim)
 
-    assert isinstance(outcome, Store)
-    assert (outcome.measured.grade, outcome.measured.error) == ("UNLOADABLE", "CRC of data/0")
-    assert outcome.measured.base_revision == BASE
+    assert outcome == Close(state=JobState.UNLOADABLE, reason="CRC of data/0")
+
+
+@pytest.mark.parametrize("age", [0.0, OLD_SECONDS + 1])
+def test_a_sound_twin_is_measured_where_the_first_file_is_damaged(bench: Bench, age: float) -> None:
+    """A flipped bit leaves the fingerprint as it was, so that only reading tells the two apart."""
+    twin = bench.twin()
+    bench.age(age)
+    damage(bench.weights)
+    bench.diagnoser.act = read
+
+    assert bench.diagnosis.of(bench.claim) == Store(measured=measured())
+    assert bench.diagnoser.asked == [bench.weights, twin]
+
+
+def test_every_damaged_file_is_named(bench: Bench) -> None:
+    """Nothing is left to try: the reason says what is wrong with each."""
+    twin = bench.twin()
+    bench.age(OLD_SECONDS + 1)
+    for path in (bench.weights, twin):
+        damage(path)
+    bench.age(OLD_SECONDS + 1)
+    shutil.copystat(bench.weights, twin)
+    bench.diagnoser.act = read
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, Close)
+    assert outcome.state == JobState.UNLOADABLE
+    assert str(bench.weights) in outcome.reason
+    assert str(twin) in outcome.reason
+
+
+def test_a_young_damaged_twin_is_waited_for(bench: Bench) -> None:
+    """While one of the files may still be written, nothing is given up."""
+    twin = bench.twin()
+    damage(twin)
+    damage(bench.weights)
+    bench.age(OLD_SECONDS + 1)
+    bench.diagnoser.act = read
+
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, HandBack)
+    assert str(twin) in outcome.reason
+
+
+def test_damage_in_one_run_says_nothing_of_a_copy_in_another(bench: Bench) -> None:
+    """The damaged job ends without a result, so that the copy's job does not take it as known."""
+    other = bench.run.parent / "run2"
+    copy = other / "checkpoint-100" / "npt_weights.pt"
+    copy.parent.mkdir(parents=True)
+    shutil.copy2(bench.weights, copy)
+    damage(bench.weights)
+    bench.age(OLD_SECONDS + 1)
+    bench.diagnoser.act = read
+    outcome = bench.diagnosis.of(bench.claim)
+    assert isinstance(outcome, Close)
+    bench.stores.queue.close(
+        bench.claim.job_id, "w1", outcome.state, outcome.reason, looked_at=bench.claim.paths
+    )
+    bench.admit(copy, other)
+    claim = bench.stores.queue.claim("w1", lease_seconds=60.0)
+    assert claim is not None
+
+    assert bench.diagnosis.of(claim) == Store(measured=measured())
+
+
+def test_a_twin_is_measured_where_the_first_goes_while_it_is_read(bench: Bench) -> None:
+    """Rotation takes the numbered step; best/ still has the content."""
+    bench.twin()
+
+    def act(path: Path) -> Measured:
+        if path == bench.weights:
+            path.unlink()
+            raise CheckpointDeletedError(str(path))
+        return measured()
+
+    bench.diagnoser.act = act
+    assert bench.diagnosis.of(bench.claim) == Store(measured=measured())
 
 
 @pytest.mark.parametrize("error", [UnsafeCheckpointError("pickled code"), LayoutError(["a", "b"])])
