@@ -241,6 +241,25 @@ def test_a_sound_copy_is_measured_though_another_is_damaged(place: Place, start:
     assert place.history()[400].also == (str(final / weights.name),)
 
 
+def test_a_checkpoint_that_is_renamed_while_it_is_measured_is_not_lost(
+    place: Place, start: Start
+) -> None:
+    """Its worker finds it gone, but the watcher found it again: measured under its new name."""
+    weights = place.checkpoint(100, do="block", mse=0.08)
+    daemon = start()
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+    old, new = weights.parent, weights.parent.with_name("kept")
+    (old / "plan.json").write_text(json.dumps({"mse": 0.08}))
+    old.rename(new)
+    until(lambda: [row.path for row in place.history().values()] == [str(new / weights.name)])
+    old.mkdir()
+    (old / "go").touch()
+
+    until(lambda: place.graded() == {100: "GOOD"}, seconds=LONG)
+    assert daemon.wait_for("checkpoint_moved")["step"] == 100
+    assert times_measured(new / weights.name) == 2
+
+
 def test_a_worker_that_cannot_start_touches_no_job(place: Place, start: Start) -> None:
     """Failing at start-up is told apart from crashing, tried again, and counts for no job."""
     place.checkpoint(100, mse=0.4)
