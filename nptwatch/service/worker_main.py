@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import structlog
 
 from nptwatch.alerts.channels import channel_names
 from nptwatch.alerts.rules import make_rules
+from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import ConfigError, NptwatchError
 from nptwatch.logs import configure_logs
 from nptwatch.service.build import open_stores
@@ -88,6 +90,7 @@ def _work(arguments: argparse.Namespace, settings: Settings, say_ready: Callable
         diagnoser=_make_diagnoser(arguments.diagnoser, settings),
         rules=make_rules(settings.alerts, channel_names(settings.alerts)),
         settings=settings.worker,
+        settings_hash=partial(settings_hash, settings),
         unloadable_after_seconds=settings.watch.unloadable_after_seconds,
         worker_id=arguments.worker_id,
         wake=wake,

@@ -83,7 +83,8 @@ class Catalog:
 
         A job that was closed because its content was gone is queued again, one whose files were
         all damaged only for a file that is new or rewritten. Content that the path held before and
-        no other file holds is superseded while it is only queued.
+        no other file holds is superseded while it is only queued, and so is a job that asks for
+        the same profile with other settings.
         """
         now = self._clock()
         file = whole.file
@@ -285,10 +286,27 @@ def _put_job(
             )
             .returning(Job.id)
         )
+    _supersede_others(connection, checkpoint_id, request, now)
     if job_id is None:
         return False
     flag_newest(connection, job_id)
     return True
+
+
+def _supersede_others(
+    connection: Connection, checkpoint_id: int, request: Request, now: datetime
+) -> None:
+    """Close what waits to be measured by other settings: they are not in force any more."""
+    connection.execute(
+        update(Job)
+        .where(
+            Job.checkpoint_id == checkpoint_id,
+            Job.profile == request.profile,
+            Job.settings_hash != request.settings_hash,
+            Job.state == JobState.QUEUED,
+        )
+        .values(state=JobState.SUPERSEDED, reason="asked again with other settings", updated_at=now)
+    )
 
 
 def _order_step(step: int | None) -> int:

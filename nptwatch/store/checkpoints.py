@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from nptwatch.store.names import best_first, numbered_step
-from nptwatch.store.records import FileState, HistoryRow
+from nptwatch.store.records import FileState, HistoryRow, JobState
 from nptwatch.store.tables import Checkpoint, File, Job, Result, Run
 
 if TYPE_CHECKING:
@@ -39,8 +39,13 @@ _NO_RESULT: dict[str, Any] = {  # Any: the fields' types differ
 
 
 def latest_job() -> ColumnElement[bool]:
-    """Allow only the last job of each profile: earlier ones were asked with other settings."""
-    return Job.id.in_(select(func.max(Job.id)).group_by(Job.checkpoint_id, Job.profile))
+    """Allow only the last job of each profile: earlier ones were asked with other settings.
+
+    A superseded one only where there is no other: settings may have been changed and changed back.
+    """
+    counts = func.max(case((Job.state != JobState.SUPERSEDED, Job.id)))
+    last = func.coalesce(counts, func.max(Job.id))
+    return Job.id.in_(select(last).group_by(Job.checkpoint_id, Job.profile))
 
 
 def checkpoint_rows(connection: Connection, *only: ColumnElement[bool]) -> list[HistoryRow]:

@@ -24,6 +24,7 @@ from nptwatch.npt.files import fingerprint
 from nptwatch.store.records import JobState
 from nptwatch.worker.outcomes import (
     GONE,
+    OTHER_SETTINGS,
     OVERWRITTEN,
     Backoff,
     Close,
@@ -84,7 +85,11 @@ class Diagnoser(Protocol):
 
 
 class Diagnosis:
-    """Turns claims into outcomes; every error has its place here."""
+    """Turns claims into outcomes; every error has its place here.
+
+    Args:
+        settings_hash: identifies how this worker measures a profile.
+    """
 
     def __init__(
         self,
@@ -92,11 +97,13 @@ class Diagnosis:
         queue: Queue,
         diagnoser: Diagnoser,
         settings: WorkerSettings,
+        settings_hash: Callable[[str], str],
         unloadable_after_seconds: float,
         clock: Callable[[], datetime],
     ) -> None:
         self._queue = queue
         self._diagnoser = diagnoser
+        self._settings_hash = settings_hash
         self._unloadable_after_seconds = unloadable_after_seconds
         self._clock = clock
         first = max(settings.retry_delay_seconds, LEAST_DELAY_SECONDS)
@@ -120,6 +127,8 @@ class Diagnosis:
 
     def _diagnose(self, claim: Claim) -> Outcome:
         """Measure the first of the claim's files that can be read: one may be damaged, or go."""
+        if claim.settings_hash != self._settings_hash(claim.profile):
+            return OTHER_SETTINGS
         failed: dict[Path, CheckpointError] = {}
         while isinstance(found := self._find(claim, failed), Path):
             try:

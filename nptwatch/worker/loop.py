@@ -38,6 +38,8 @@ class WorkerLoop:
     """Works the queue off, one job at a time, until it is told to stop.
 
     Args:
+        settings_hash: gives how a profile is measured under the settings of this process; jobs
+            that were asked for otherwise are closed.
         abandon: ends the process when a job outlasts the time-out of a stop (see Heartbeat).
     """
 
@@ -49,6 +51,7 @@ class WorkerLoop:
         diagnoser: Diagnoser,
         rules: Callable[[StatusChange], Sequence[Message]],
         settings: WorkerSettings,
+        settings_hash: Callable[[str], str],
         unloadable_after_seconds: float,
         worker_id: str,
         wake: Wake,
@@ -71,6 +74,7 @@ class WorkerLoop:
             queue=queue,
             diagnoser=diagnoser,
             settings=settings,
+            settings_hash=settings_hash,
             unloadable_after_seconds=unloadable_after_seconds,
             clock=clock,
         )
@@ -176,7 +180,11 @@ class WorkerLoop:
 
     def _close(self, claim: Claim, outcome: Close) -> None:
         state = self._queue.close(
-            claim.job_id, self._worker_id, outcome.state, outcome.reason, looked_at=claim.paths
+            claim.job_id,
+            self._worker_id,
+            outcome.state,
+            outcome.reason,
+            looked_at=None if outcome.is_final else claim.paths,
         )
         if state is None:
             self._log_lost(claim)

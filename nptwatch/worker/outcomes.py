@@ -32,10 +32,15 @@ class StoreKnown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """There is nothing that can be measured: DELETED, SUPERSEDED or UNLOADABLE."""
+    """There is nothing that can be measured: DELETED, SUPERSEDED or UNLOADABLE.
+
+    Attributes:
+        is_final: whatever other files there are; else the job goes on with a file that came since.
+    """
 
     state: JobState
     reason: str
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,11 @@ Outcome = Store | StoreKnown | Close | HandBack | Fault
 
 GONE = Close(state=JobState.DELETED, reason="deleted before it was measured")
 OVERWRITTEN = Close(state=JobState.SUPERSEDED, reason="overwritten before it was measured")
+OTHER_SETTINGS = Close(
+    state=JobState.SUPERSEDED,
+    reason="was asked for with other settings than the daemon runs with now",
+    is_final=True,
+)
 
 
 def refused(

@@ -260,6 +260,27 @@ def test_a_checkpoint_that_is_renamed_while_it_is_measured_is_not_lost(
     assert times_measured(new / weights.name) == 2
 
 
+def test_what_was_asked_by_other_settings_is_asked_again_and_measured_once(
+    place: Place, start: Start
+) -> None:
+    """A restart with another residual rule leaves no job, and no result, of the old one behind."""
+    weights = place.checkpoint(100, do="block", mse=0.08)
+    daemon = start(place.settings(worker={"shutdown_seconds": 0.2}))
+    until(lambda: times_measured(weights) == 1, seconds=LONG)
+    daemon.stop()
+    assert place.job_state(100) == JobState.QUEUED
+    (weights.parent / "plan.json").write_text(json.dumps({"mse": 0.08}))
+    settings = place.settings(diagnostic={"residual": "drop"})
+
+    start(settings)
+
+    until(lambda: place.graded() == {100: "GOOD"}, seconds=LONG)
+    jobs = {job.state: job for job in place.stores.queue.jobs()}
+    assert set(jobs) == {JobState.DONE, JobState.SUPERSEDED}
+    assert "other settings" in (jobs[JobState.SUPERSEDED].reason or "")
+    assert times_measured(weights) == 2
+
+
 def test_a_worker_that_cannot_start_touches_no_job(place: Place, start: Start) -> None:
     """Failing at start-up is told apart from crashing, tried again, and counts for no job."""
     place.checkpoint(100, mse=0.4)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from nptwatch.store.engine import Database
 
+OTHER = Request(profile="quick", settings_hash="s2")
+
 
 @pytest.fixture
 def catalog(database: Database, clock: FakeClock) -> Catalog:
@@ -97,11 +99,43 @@ def test_first_of_two_numbered_steps_stays(catalog: Catalog, history: History) -
     assert (row.step, row.also) == (100, (path_of("a", "checkpoint-200"),))
 
 
-def test_other_request_makes_another_job(catalog: Catalog, queue: Queue) -> None:
-    """New settings ask for a new measurement of known content."""
+def test_other_request_makes_another_job(catalog: Catalog, queue: Queue, history: History) -> None:
+    """New settings ask for a new measurement of known content; what was done stays done."""
     catalog.admit(whole(), QUICK)
-    assert catalog.admit(whole(), Request(profile="quick", settings_hash="s2")) is Admission.QUEUED
-    assert queue.depth()[JobState.QUEUED] == 2
+    claim = queue.claim("w1", lease_seconds=60)
+    assert claim is not None
+    queue.finish(claim, "w1", measured(), no_alerts)
+    assert catalog.admit(whole(), OTHER) is Admission.QUEUED
+    assert queue.depth() == dict.fromkeys(JobState, 0) | {JobState.QUEUED: 1, JobState.DONE: 1}
+    assert only_row(history).state == "queued"
+
+
+def test_other_request_supersedes_the_one_that_waits(
+    catalog: Catalog, queue: Queue, history: History
+) -> None:
+    """Nobody measures by settings that are no more; there and back again leaves one job queued."""
+    catalog.admit(whole(), QUICK)
+    catalog.admit(whole(), Request(profile="full", settings_hash="s1"))
+    assert catalog.admit(whole(), OTHER) is Admission.QUEUED
+    (closed,) = queue.jobs(states=[JobState.SUPERSEDED])
+    assert (closed.profile, closed.reason) == ("quick", "asked again with other settings")
+    assert catalog.admit(whole(), QUICK) is Admission.QUEUED
+    assert queue.depth()[JobState.QUEUED] == 2  # quick by the first settings, and full
+    assert [row.state for row in history.history("a")] == ["queued", "queued"]
+
+
+def test_history_tells_the_last_job_that_counts(
+    catalog: Catalog, queue: Queue, history: History
+) -> None:
+    """A job superseded by a return to settings that were measured hides no result."""
+    catalog.admit(whole(), QUICK)
+    claim = queue.claim("w1", lease_seconds=60)
+    assert claim is not None
+    queue.finish(claim, "w1", measured("GOOD"), no_alerts)
+    catalog.admit(whole(), OTHER)
+    assert catalog.admit(whole(), QUICK) is Admission.KNOWN
+    assert only_row(history).grade == "GOOD"
+    assert queue.claim("w1", lease_seconds=60) is None
 
 
 def test_overwritten_queued_content_is_superseded(catalog: Catalog, queue: Queue) -> None:

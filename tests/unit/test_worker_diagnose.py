@@ -6,11 +6,13 @@ import os
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from integration.watching import archive
 
+from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import (
     BaseModelError,
     CheckpointChangedError,
@@ -97,6 +99,7 @@ class Bench:
             queue=stores.queue,
             diagnoser=self.diagnoser,
             settings=WorkerSettings(retry_delay_seconds=5.0),
+            settings_hash=partial(settings_hash, settings),
             unloadable_after_seconds=OLD_SECONDS,
             clock=lambda: NOW,
         )
@@ -182,6 +185,19 @@ def test_the_same_content_measured_before_is_not_measured_again(bench: Bench) ->
     assert claim is not None
 
     assert bench.diagnosis.of(claim) == StoreKnown(result_id=done.result_id)
+    assert bench.diagnoser.asked == []
+
+
+def test_a_job_of_other_settings_is_not_measured(bench: Bench) -> None:
+    """Its result would be recorded as what it is not; the watcher asks again by the new ones."""
+    claim = replace(bench.claim, settings_hash="of old")
+
+    outcome = bench.diagnosis.of(claim)
+
+    assert isinstance(outcome, Close)
+    assert outcome.state == JobState.SUPERSEDED
+    assert "other settings" in outcome.reason
+    assert outcome.is_final
     assert bench.diagnoser.asked == []
 
 
