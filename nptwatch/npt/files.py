@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 TRAINING_STATE: Final = "training_state.pt"
-_CONFIG: Final = "config.json"
+CONFIG: Final = "config.json"
 _STEP_FOLDER: Final = re.compile(r"checkpoint-(\d{1,18})")
 _MAX_JSON_BYTES: Final = 1024**2
 _MAX_HEADER_BYTES: Final = 100 * 1024**2  # safetensors' own limit
@@ -118,7 +118,7 @@ def step_of(path: Path) -> int | None:
 
 def base_model_of(path: Path, run_path: Path) -> str | None:
     """Base model that a checkpoint names: config.json beside it, the run's, or training state."""
-    for config in (path.parent / _CONFIG, run_path / _CONFIG):
+    for config in (path.parent / CONFIG, run_path / CONFIG):
         name = _model_name_in(config)
         if name is not None:
             return name

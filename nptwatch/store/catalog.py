@@ -201,14 +201,15 @@ def _put_checkpoint(
     )
     if inserted is not None:
         return inserted, True
-    return _refine_checkpoint(connection, whole, run_id), False
+    return _refine_checkpoint(connection, whole, run_id, now), False
 
 
-def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int) -> int:
+def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int, now: datetime) -> int:
     """Learn from one more path with known content.
 
     A numbered folder's step beats a guess, and is never replaced; the earliest mtime is when the
-    content was written, later ones are copies.
+    content was written, later ones are copies. The base is as it was named last: people correct
+    it, and what waits for the wrong one need not wait any more.
     """
     old = connection.execute(
         select(Checkpoint.id, Checkpoint.step, Checkpoint.mtime_ns, Checkpoint.base_model)
@@ -224,8 +225,14 @@ def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int) ->
     connection.execute(
         update(Checkpoint)
         .where(Checkpoint.id == old.id)
-        .values(step=step, mtime_ns=mtime_ns, base_model=old.base_model or whole.base_model)
+        .values(step=step, mtime_ns=mtime_ns, base_model=whole.base_model or old.base_model)
     )
+    if whole.base_model not in {None, old.base_model}:
+        connection.execute(
+            update(Job)
+            .where(Job.checkpoint_id == old.id, Job.state == JobState.QUEUED)
+            .values(available_at=now)
+        )
     if (step, mtime_ns) != (old.step, old.mtime_ns):
         moved = connection.execute(
             update(Job)

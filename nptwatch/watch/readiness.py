@@ -104,6 +104,7 @@ class Track:
         due: monotonic time of the next look; None when only a change can bring one.
         heard: an event spoke of it since it began to settle.
         noted: the state and reason that the database has.
+        config: stamp of the run's config.json when the base was read; None: not read yet.
     """
 
     file: SeenFile
@@ -113,6 +114,7 @@ class Track:
     due: float | None = None
     heard: bool = False
     noted: tuple[FileState, str] | None = None
+    config: str | None = None
 
     def take(self, look: Look) -> float:
         """Remember a look; return for how long the file has looked like this (seconds)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from nptwatch.npt.files import base_model_of, step_of
+from nptwatch.npt.files import CONFIG, base_model_of, step_of
 from nptwatch.store.records import Admission, FileState, WholeFile
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Registrar:
         """Store a whole file and queue its job where it has none."""
         file = track.file
         path = Path(file.path)
+        track.config = config_stamp(file.run_path)
         step, base_model = step_of(path), base_model_of(path, Path(file.run_path))
         whole = WholeFile(file=file, fingerprint=fingerprint, step=step, base_model=base_model)
         admission = self._catalog.admit(whole, self._request)
@@ -107,11 +108,32 @@ class Registrar:
             elif base_model_of(Path(path), Path(track.file.run_path)) is not None:
                 self.confirm_later(track)
 
+    def retry_renamed(self, tracks: dict[str, Track]) -> None:
+        """Confirm the checkpoints of runs whose config.json changed: it may name another base."""
+        stamps: dict[str, str] = {}
+        for track in tracks.values():
+            if track.state is not FileState.WHOLE or track.config is None:
+                continue
+            run = track.file.run_path
+            stamp = stamps[run] if run in stamps else stamps.setdefault(run, config_stamp(run))
+            if stamp != track.config:
+                track.config = stamp  # asked for once, however long the database is away
+                self.confirm_later(track)
+
     def _remember_nameless(self, file: SeenFile, base_model: str | None) -> None:
         if base_model is None:
             self._nameless.setdefault(file.path, time.monotonic() + self._name_seconds)
         else:
             self._nameless.pop(file.path, None)
+
+
+def config_stamp(run_path: str) -> str:
+    """Give what changes when a run's config.json does; empty where it has none."""
+    try:
+        found = (Path(run_path) / CONFIG).stat()
+    except OSError:
+        return ""
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
 def _without_numbers(noted: tuple[FileState, str]) -> tuple[FileState, str]:

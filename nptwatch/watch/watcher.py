@@ -245,6 +245,7 @@ class Watcher:
         links = (real for sweep in sweeps for real in sweep.links)
         self._watched = tuple(dict.fromkeys([*self._finder.roots(), *links]))
         self._registrar.retry_nameless(self._ledger.tracks)
+        self._registrar.retry_renamed(self._ledger.tracks)
         self._next_scan = time.monotonic() + self._settings.rescan_seconds
         log.debug("scan_finished", files=len(seen), folders=sum(s.folders for s in sweeps))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -118,7 +119,7 @@ def test_partial_file_has_a_row_with_its_reason(
 
 
 def test_new_request_queues_known_files(database: Database, root: Path, tmp_path: Path) -> None:
-    """Another settings hash makes a job for each content that is there, once."""
+    """Another settings hash makes a job for each content, once, in place of those that wait."""
     catalog = Catalog(database)
     for _ in range(2):
         for number in (1, 2):
@@ -126,7 +127,7 @@ def test_new_request_queues_known_files(database: Database, root: Path, tmp_path
             request = Request(profile="quick", settings_hash=f"h{number}")
             with watching(spy, settings(root), tmp_path / "state", request):
                 until(lambda seen=spy: len(seen.admitted) == 6)
-    assert jobs(database) == {JobState.QUEUED: 8}
+    assert jobs(database) == {JobState.QUEUED: 4, JobState.SUPERSEDED: 4}
 
 
 def test_survey_says_what_would_be_done_and_writes_nothing(
@@ -198,3 +199,28 @@ def test_killed_watcher_loses_and_repeats_nothing(database: Database, tmp_path: 
         until(lambda: len(spy.admitted) == 150)
     assert jobs(database) == {JobState.QUEUED: 150}
     assert len(spy.queued()) <= 150 - 81
+
+
+def test_corrected_config_of_a_run_corrects_its_waiting_jobs(
+    database: Database, root: Path, tmp_path: Path
+) -> None:
+    """The base that a run's config.json names is read again when that file changes."""
+    run = root / "other"
+    checkpoint(run, "checkpoint-100", state=False)
+    config = run / "config.json"
+    config.write_text(json.dumps({"model_name": "lama"}))
+    catalog, queue = Catalog(database), Queue(database)
+
+    def base() -> str | None:
+        claim = queue.claim("me", lease_seconds=60)
+        assert claim is not None
+        queue.release(claim, "me", reason="looked")
+        return claim.base_model
+
+    shutil.rmtree(root / "equivalence")
+    with watching(catalog, settings(root, rescan_seconds=0.3), tmp_path / "state"):
+        until(lambda: jobs(database) == {JobState.QUEUED: 1})
+        assert base() == "lama"
+        config.write_text(json.dumps({"model_name": "llama"}))
+        until(lambda: base() == "llama")
+    assert jobs(database) == {JobState.QUEUED: 1}

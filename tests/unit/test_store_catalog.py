@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,6 +137,21 @@ def test_history_tells_the_last_job_that_counts(
     assert catalog.admit(whole(), QUICK) is Admission.KNOWN
     assert only_row(history).grade == "GOOD"
     assert queue.claim("w1", lease_seconds=60) is None
+
+
+def test_corrected_base_model_wins_and_is_tried_at_once(catalog: Catalog, queue: Queue) -> None:
+    """A wrong name that a job was handed back for is replaced; "unknown" replaces nothing."""
+    catalog.admit(replace(whole(), base_model="lama"), QUICK)
+    claim = queue.claim("w1", lease_seconds=60)
+    assert claim is not None
+    queue.release(claim, "w1", reason="no such base", delay_seconds=900)
+    catalog.admit(replace(whole(), base_model="lama"), QUICK)
+    assert queue.claim("w1", lease_seconds=60) is None
+    catalog.admit(replace(whole(), base_model="llama"), QUICK)
+    catalog.admit(replace(whole(), base_model=None), QUICK)
+    again = queue.claim("w1", lease_seconds=60)
+    assert again is not None
+    assert again.base_model == "llama"
 
 
 def test_overwritten_queued_content_is_superseded(catalog: Catalog, queue: Queue) -> None:
