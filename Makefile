@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-watchdog-6 check lint types format bench clean
+# Many tests start processes; each would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-watchdog-6 check lint types format bench fuzz clean
 
 demo: $(READY)
 	$(BIN)/nptwatch demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# The property tests with many new examples each time; takes minutes.
+fuzz: $(READY)
+	NPTWATCH_TEST_FUZZ=1 $(BIN)/python -m pytest --timeout=3000 -k 'layout or grading or lifecycle or pickle' tests/unit
 
 check: lint types test
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from nptwatch.store.engine import Database
 from nptwatch.store.migrate import upgrade
@@ -16,6 +18,12 @@ from nptwatch.store.migrate import upgrade
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+# The suite must not turn red by chance: the same examples each time. `make fuzz` draws new ones.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.register_profile("fuzz", max_examples=2000, deadline=None)
+settings.load_profile("fuzz" if os.environ.get("NPTWATCH_TEST_FUZZ") else "suite")
 
 
 class FakeClock:
