@@ -267,7 +267,7 @@ def _workers() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "state IN ('starting', 'idle', 'busy', 'stopped', 'lost')",
+            "state IN ('starting', 'idle', 'loading', 'busy', 'stopped', 'lost')",
             name=op.f("ck_workers_state_known"),
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_workers_job_id_jobs"),

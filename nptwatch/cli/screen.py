@@ -36,6 +36,7 @@ _COLOURS = {
     "lost": _RED,
     "leased": _CYAN,
     "busy": _CYAN,
+    "loading": _CYAN,
     "deleted": _DIM,
     "superseded": _DIM,
     "abandoned": _DIM,

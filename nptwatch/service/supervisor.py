@@ -14,7 +14,6 @@ import structlog
 
 from nptwatch.errors import DatabaseError
 from nptwatch.service.child import WorkerProcess
-from nptwatch.store.records import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,7 +196,7 @@ class Slot:
         jobs = self._stores.queue.release_worker(
             worker_id,
             cause="crash",
-            error=f"the worker ended by {ended} while it measured this checkpoint",
+            error=f"the worker ended by {ended}",
             max_attempts=settings.max_attempts,
             retry_delay_seconds=settings.retry_delay_seconds,
         )
@@ -210,10 +209,8 @@ class Slot:
         if ended is None:
             return
         try:
-            for job in self._stores.queue.jobs(states=[JobState.LEASED]):
-                if job.worker_id == worker_id:
-                    reason = "the daemon stopped and killed the worker"
-                    self._stores.queue.release(job.job_id, worker_id, reason=reason)
+            reason = "the daemon stopped and killed the worker"
+            self._stores.queue.release_held(worker_id, reason=reason)
             self._stores.workers.stopped(worker_id)
         except DatabaseError as error:  # the lease will expire instead
             log.warning("hand_back_failed", worker_id=worker_id, error=str(error))

@@ -41,7 +41,7 @@ _PENDING = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')"
 
 _WORKERS = """
     SELECT worker_id, host, pid, device, state, job_id, base_model, jobs_done, started_at, seen_at
-    FROM workers WHERE state IN ('starting', 'idle', 'busy') AND seen_at >= ?
+    FROM workers WHERE state IN ('starting', 'idle', 'loading', 'busy') AND seen_at >= ?
     ORDER BY started_at DESC, worker_id
 """
 

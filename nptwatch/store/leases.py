@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, exists, literal, select, update
 
-from nptwatch.store.records import FileState, JobState
-from nptwatch.store.tables import File, Job
+from nptwatch.store.records import FileState, JobState, WorkerState
+from nptwatch.store.tables import File, Job, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -113,6 +113,41 @@ def count_failure(
         available_at=now + retry_after(attempts, failure.retry_delay_seconds),
     )
     return state
+
+
+def take_back(
+    connection: Connection,
+    job_id: int,
+    worker_id: str,
+    failure: Failure,
+    *,
+    now: datetime,
+    only_expired_at: datetime | None = None,
+) -> bool:
+    """Take a job from a worker that is gone; counted, unless it was still loading the base model.
+
+    Loading takes the most memory: were it counted, a machine that is too small for the base would
+    quarantine every checkpoint of the queue.
+
+    Returns:
+        False: the lease was lost, nothing was written.
+    """
+    state = connection.scalar(select(Worker.state).where(Worker.worker_id == worker_id))
+    if state is not WorkerState.LOADING:
+        counted = count_failure(
+            connection, job_id, worker_id, failure, now=now, only_expired_at=only_expired_at
+        )
+        return counted is not None
+    return change_leased(
+        connection,
+        job_id,
+        worker_id,
+        only_expired_at=only_expired_at,
+        state=JobState.QUEUED,
+        reason=f"{failure.cause} while the base model was loaded: {failure.error}",
+        available_at=now + timedelta(seconds=failure.retry_delay_seconds),
+        updated_at=now,
+    )
 
 
 def close_leased(

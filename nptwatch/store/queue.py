@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 
 from nptwatch.store.claiming import claim_of, claim_statement
 from nptwatch.store.engine import utc_now
-from nptwatch.store.leases import Failure, change_leased, close_leased, count_failure
+from nptwatch.store.leases import Failure, change_leased, close_leased, count_failure, take_back
 from nptwatch.store.newest import flag_newest
 from nptwatch.store.recording import record_outcome, store_result
 from nptwatch.store.records import Claim, Finished, JobRow, JobState, WorkerState
@@ -196,6 +196,8 @@ class Queue:
     ) -> list[int]:
         """Take all jobs from a worker whose process ended, each counted like `fail`.
 
+        Not counted where the worker was loading a base model: see `take_back`.
+
         Returns:
             The jobs it had.
         """
@@ -208,15 +210,37 @@ class Queue:
         )
         held = select(Job.id).where(Job.state == JobState.LEASED, Job.worker_id == worker_id)
         with self._database.begin() as connection:
-            _mark_lost(connection, worker_id)
-            return [
+            taken = [
                 job_id
                 for job_id in connection.scalars(held).all()
-                if count_failure(connection, job_id, worker_id, failure, now=now)
+                if take_back(connection, job_id, worker_id, failure, now=now)
             ]
+            _mark_lost(connection, worker_id)
+            return taken
+
+    def release_held(self, worker_id: str, *, reason: str) -> list[int]:
+        """Hand back uncounted all that a worker has which was told to stop; give which."""
+        now = self._clock()
+        statement = (
+            update(Job)
+            .where(Job.state == JobState.LEASED, Job.worker_id == worker_id)
+            .values(
+                state=JobState.QUEUED,
+                reason=reason,
+                worker_id=None,
+                leased_until=None,
+                available_at=now,
+                updated_at=now,
+            )
+            .returning(Job.id)
+        )
+        with self._database.begin() as connection:
+            return list(connection.scalars(statement).all())
 
     def expire(self, *, max_attempts: int, retry_delay_seconds: float) -> list[int]:
         """Take back jobs whose lease is past its time, counted as `lease_expired`.
+
+        Not counted where the worker was loading a base model: see `take_back`.
 
         Returns:
             The jobs taken back.
@@ -236,9 +260,7 @@ class Queue:
                 job_id
                 for job_id, worker_id in connection.execute(late).all()
                 if worker_id is not None  # a leased job has one: the schema says so
-                and count_failure(
-                    connection, job_id, worker_id, failure, now=now, only_expired_at=now
-                )
+                and take_back(connection, job_id, worker_id, failure, now=now, only_expired_at=now)
             ]
 
     def cancel(self, job_ids: Collection[int] | None = None) -> int:

@@ -50,8 +50,9 @@ class OutboxState(StrEnum):
 class WorkerState(StrEnum):
     """What a worker process is doing."""
 
-    STARTING = "starting"  # loads the base model
+    STARTING = "starting"  # has a process, and has not asked for a job yet
     IDLE = "idle"  # waits for a job
+    LOADING = "loading"  # has a job and loads its base: to die now is not the checkpoint's fault
     BUSY = "busy"  # measures
     STOPPED = "stopped"  # said good-bye
     LOST = "lost"  # its process ended without a word

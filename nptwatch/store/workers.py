@@ -28,7 +28,7 @@ _ROWS = select(
     Worker.seen_at,
 ).order_by(Worker.started_at.desc(), Worker.worker_id)
 
-_AT_WORK = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
+_AT_WORK = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.LOADING, WorkerState.BUSY)
 
 
 class Workers:

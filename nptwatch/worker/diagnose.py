@@ -21,7 +21,7 @@ from nptwatch.errors import (
     OutOfMemoryError,
 )
 from nptwatch.npt.files import fingerprint
-from nptwatch.store.records import JobState
+from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.outcomes import (
     GONE,
     OTHER_SETTINGS,
@@ -55,6 +55,10 @@ LEAST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 900.0
 
 log = structlog.get_logger()
+
+
+def _nobody(_state: WorkerState) -> None:
+    return None
 
 
 class Diagnoser(Protocol):
@@ -113,10 +117,15 @@ class Diagnosis:
         self.exit_code: int | None = None
         """Set when this process is to be replaced: its device is not to be trusted any more."""
 
-    def of(self, claim: Claim) -> Outcome:
-        """Measure a claimed job; never raises."""
+    def of(self, claim: Claim, tell: Callable[[WorkerState], None] = _nobody) -> Outcome:
+        """Measure a claimed job; never raises.
+
+        Args:
+            tell: called before and after the base is loaded; should the process die, the database
+                knows whose fault it may be.
+        """
         try:
-            return self._diagnose(claim)
+            return self._diagnose(claim, tell)
         except DatabaseError as error:  # nothing was measured yet
             return HandBack(event="database_lost", reason=str(error))
         except DeviceError as error:
@@ -125,14 +134,14 @@ class Diagnosis:
             log.exception("diagnosis_failed", job_id=claim.job_id)
             return self._surprised(error)
 
-    def _diagnose(self, claim: Claim) -> Outcome:
+    def _diagnose(self, claim: Claim, tell: Callable[[WorkerState], None]) -> Outcome:
         """Measure the first of the claim's files that can be read: one may be damaged, or go."""
         if claim.settings_hash != self._settings_hash(claim.profile):
             return OTHER_SETTINGS
         failed: dict[Path, CheckpointError] = {}
         while isinstance(found := self._find(claim, failed), Path):
             try:
-                return self._measure(claim, found)
+                return self._measure(claim, found, tell)
             except (CheckpointDeletedError, IncompleteCheckpointError) as error:
                 failed[found] = error
         damaged = {
@@ -176,15 +185,17 @@ class Diagnosis:
                 outcome = self._not_whole(path, error) or OVERWRITTEN
         return outcome
 
-    def _measure(self, claim: Claim, path: Path) -> Outcome:
+    def _measure(self, claim: Claim, path: Path, tell: Callable[[WorkerState], None]) -> Outcome:
         """Measure one file.
 
         Raises:
             CheckpointDeletedError, IncompleteCheckpointError: another file may give the content.
         """
+        tell(WorkerState.LOADING)
         base = self._base_revision(claim)
         if not isinstance(base, str):
             return base
+        tell(WorkerState.BUSY)
         known = self._queue.known_result(claim, base_revision=base)
         if known is not None:
             return StoreKnown(result_id=known)

@@ -59,6 +59,8 @@ class Heartbeat:
         self._wake = wake
         self._abandon = abandon
         self._interval_seconds = settings.lease_seconds / 4
+        self._state = WorkerState.BUSY
+        self._telling = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=copy_context().run,  # so that its log lines name the worker too
@@ -83,6 +85,16 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
+    def tell(self, state: WorkerState) -> None:
+        """Have the database know what the worker is at before it goes on.
+
+        Raises:
+            DatabaseError: it does not know.
+        """
+        with self._telling:  # else a beat that is under way could write the state before
+            self._state = state
+            self._workers.beat(self._worker_id, state=state, job_id=self._claim.job_id)
+
     def _run(self) -> None:
         due = time.monotonic()  # at once: others see what this worker is at
         while not self._ended.is_set():
@@ -103,7 +115,8 @@ class Heartbeat:
             held = self._queue.heartbeat(
                 self._claim.job_id, self._worker_id, lease_seconds=self._settings.lease_seconds
             )
-            self._workers.beat(self._worker_id, state=WorkerState.BUSY, job_id=self._claim.job_id)
+            with self._telling:
+                self._workers.beat(self._worker_id, state=self._state, job_id=self._claim.job_id)
         except DatabaseError as error:
             log.warning("heartbeat_failed", job_id=self._claim.job_id, error=str(error))
             return True

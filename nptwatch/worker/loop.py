@@ -136,7 +136,7 @@ class WorkerLoop:
             wake=self._wake,
             abandon=self._abandon,
         ) as heartbeat:
-            outcome = self._diagnosis.of(claim)
+            outcome = self._diagnosis.of(claim, heartbeat.tell)
             self._record(claim, outcome, heartbeat)
 
     def _record(self, claim: Claim, outcome: Outcome, heartbeat: Heartbeat) -> None:

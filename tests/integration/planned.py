@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nptwatch.diagnostics.grading import grade_of
@@ -21,7 +22,6 @@ from nptwatch.store.records import Measured
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
-    from pathlib import Path
 
     from nptwatch.settings import Settings
     from nptwatch.store.records import Claim
@@ -40,8 +40,11 @@ class PlanDiagnoser:
         self._clock = clock
 
     def base_revision(self, claim: Claim) -> str:
-        """The same base for all."""
-        return f"base:{claim.base_model}"
+        """The same base for all; the plan may have loading it end the process."""
+        plan = Path(claim.paths[0]).with_name("plan.json") if claim.paths else None
+        if plan and json.loads(plan.read_text()).get("base") == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return _revision(claim)
 
     def measure(self, claim: Claim, path: Path) -> Measured:
         """Follow the plan."""
@@ -53,13 +56,17 @@ class PlanDiagnoser:
         mse, cosine = plan.get("mse", 0.4), plan.get("cosine", 0.99)
         return Measured(
             grade=str(grade_of(mse, cosine)),
-            base_revision=self.base_revision(claim),
+            base_revision=_revision(claim),
             diagnostics_version=DIAGNOSTICS_VERSION,
             mse=mse,
             cosine=cosine,
             duration_seconds=0.01,
             measured_at=self._clock(),
         )
+
+
+def _revision(claim: Claim) -> str:
+    return f"base:{claim.base_model}"
 
 
 def _act(plan: dict[str, Any], folder: Path) -> None:

@@ -174,6 +174,19 @@ def test_a_checkpoint_that_kills_every_worker_is_quarantined(place: Place, start
     assert daemon.stop() == 0
 
 
+def test_dying_while_loading_the_base_blames_no_checkpoint(place: Place, start: Start) -> None:
+    """A machine too small for the base must not quarantine the queue, one job after the other."""
+    weights = place.checkpoint(100, base="kill", mse=0.08)
+    daemon = start(place.settings(worker={"max_attempts": 1}))
+    daemon.wait_for("worker_crashed", times=2)
+    until(lambda: place.job_state(100) == JobState.QUEUED, seconds=LONG)
+    assert place.job(100).attempts == 0
+    (weights.parent / "plan.json").write_text(json.dumps({"mse": 0.08}))
+
+    until(lambda: place.graded() == {100: "GOOD"}, seconds=LONG)
+    assert times_measured(weights) == 1
+
+
 def test_errors_that_nobody_foresaw_are_quarantined_too(place: Place, start: Start) -> None:
     """An exception counts against its checkpoint, with its text as the reason."""
     place.checkpoint(300, do="raise")

@@ -225,6 +225,50 @@ def test_dead_workers_jobs_are_taken_back(
     assert workers.rows()[0].state is WorkerState.LOST
 
 
+@pytest.mark.parametrize("taken_by", ["release_worker", "expire"])
+def test_dying_while_the_base_is_loaded_is_not_counted(
+    catalog: Catalog, queue: Queue, database: Database, clock: FakeClock, taken_by: str
+) -> None:
+    """The checkpoint was not touched yet: its job waits a little, unblamed."""
+    workers = Workers(database, clock=clock)
+    workers.register("w1", "host", 1, "cpu")
+    catalog.admit(whole(), QUICK)
+    held = claim(queue, "w1", lease_seconds=10)
+    workers.beat("w1", state=WorkerState.LOADING, job_id=held.job_id)
+    clock.advance(10)
+    if taken_by == "expire":
+        taken = queue.expire(max_attempts=1, retry_delay_seconds=5)
+    else:
+        taken = queue.release_worker(
+            "w1", cause="crash", error="SIGKILL", max_attempts=1, retry_delay_seconds=5
+        )
+    assert taken == [held.job_id]
+    job = only_job(queue)
+    assert (job.state, job.attempts, job.attempts_by_cause) == (JobState.QUEUED, 0, {})
+    assert "while the base model was loaded" in (job.reason or "")
+    assert queue.claim("w2", lease_seconds=60) is None
+    clock.advance(5)
+    assert claim(queue, "w2").job_id == held.job_id
+
+
+def test_a_stopped_workers_jobs_are_released_however_many_others_are_leased(
+    catalog: Catalog, queue: Queue, clock: FakeClock
+) -> None:
+    """All of its jobs, none of another's, nothing counted."""
+    for step in range(60):
+        catalog.admit(whole(step=step), QUICK)
+    held = {claim(queue, "w1").job_id for _ in range(2)}
+    clock.advance(1)
+    while queue.claim("w2", lease_seconds=60):
+        pass
+    assert set(queue.release_held("w1", reason="stopped")) == held
+    assert queue.depth()[JobState.LEASED] == 58
+    waiting = queue.jobs(states=[JobState.QUEUED])
+    assert {(job.job_id, job.attempts, job.reason) for job in waiting} == {
+        (job_id, 0, "stopped") for job_id in held
+    }
+
+
 def test_close_takes_only_ends_of_the_owner(catalog: Catalog, queue: Queue) -> None:
     """DONE needs a result, FAILED a count: those have methods of their own."""
     catalog.admit(whole(), QUICK)
