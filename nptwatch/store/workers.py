@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from nptwatch.store.engine import insert_into, utc_now
 from nptwatch.store.records import WorkerRow, WorkerState
@@ -94,6 +94,15 @@ class Workers:
     def stopped(self, worker_id: str) -> None:
         """Note that a worker ended in good order."""
         self.beat(worker_id, state=WorkerState.STOPPED)
+
+    def forget(self, *, after_seconds: float) -> int:
+        """Delete workers that ended and were last heard of so long ago; give how many."""
+        ended = delete(Worker).where(
+            Worker.state.in_([WorkerState.STOPPED, WorkerState.LOST]),
+            Worker.seen_at < self._clock() - timedelta(seconds=after_seconds),
+        )
+        with self._database.begin() as connection:
+            return len(connection.scalars(ended.returning(Worker.worker_id)).all())
 
     def alive(self, since_seconds: float) -> list[WorkerRow]:
         """List workers that are at work and were heard of lately."""

@@ -269,6 +269,23 @@ def test_a_stopped_workers_jobs_are_released_however_many_others_are_leased(
     }
 
 
+def test_workers_that_ended_long_ago_are_forgotten(database: Database, clock: FakeClock) -> None:
+    """Each process has a row of its own; those at work and those of late stay."""
+    workers = Workers(database, clock=clock)
+    for name in ("ended", "lost", "busy"):
+        workers.register(name, "host", 1, "cpu")
+    workers.stopped("ended")
+    workers.beat("lost", state=WorkerState.LOST)
+    workers.beat("busy", state=WorkerState.BUSY)
+    clock.advance(100)
+    workers.register("late", "host", 1, "cpu")
+    workers.stopped("late")
+    assert workers.forget(after_seconds=100) == 0
+    clock.advance(1)
+    assert workers.forget(after_seconds=100) == 2
+    assert {row.worker_id for row in workers.rows()} == {"busy", "late"}
+
+
 def test_close_takes_only_ends_of_the_owner(catalog: Catalog, queue: Queue) -> None:
     """DONE needs a result, FAILED a count: those have methods of their own."""
     catalog.admit(whole(), QUICK)
