@@ -28,7 +28,10 @@ log = structlog.get_logger()
 
 
 class Sender:
-    """Delivers what is due; failures come back later, so a dead channel holds up no other."""
+    """Delivers what is due; failures come back later, so a channel that fails holds up no other.
+
+    One that hangs holds up what is sent in the same turn: give each channel turns of its own.
+    """
 
     def __init__(
         self, outbox: Outbox, channels: Sequence[Channel], settings: AlertSettings
@@ -38,8 +41,12 @@ class Sender:
         self._settings = settings
         self._stop = threading.Event()
 
-    def run_due(self) -> int:
+    def run_due(self, channel: str | None = None) -> int:
         """Send what is due now.
+
+        Args:
+            channel: leave out the other channels' messages; what is for none that is configured
+                is refused in anybody's turn. None: all messages.
 
         Returns:
             How many messages were delivered.
@@ -47,12 +54,13 @@ class Sender:
         Raises:
             DatabaseError: the outbox cannot be reached; claimed rows come back by themselves.
         """
+        skip = [] if channel is None else [name for name in self._channels if name != channel]
         delivered = 0
         for _ in range(BATCH):
             if self._stop.is_set():
                 break
             lease_seconds = self._settings.command_timeout_seconds + LEASE_MARGIN_SECONDS
-            delivery = self._outbox.claim(lease_seconds=lease_seconds)
+            delivery = self._outbox.claim(lease_seconds=lease_seconds, skip=skip)
             if delivery is None:
                 break
             delivered += self._deliver(delivery)

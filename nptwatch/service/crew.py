@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.engine import make_url
 
-from nptwatch.alerts.channels import make_channels
+from nptwatch.alerts.channels import channel_names, make_channels
 from nptwatch.alerts.outbox import Sender
 from nptwatch.service.build import build_watcher, is_sqlite, open_stores
 from nptwatch.service.schedule import Chore, Schedule
@@ -27,6 +28,9 @@ SENDER_SECONDS = 1.0
 
 REAPER_SECONDS = 5.0
 """How soon an expired lease is noticed."""
+
+FORGET_WORKERS_SECONDS = 7 * 24 * 3600.0
+"""Each worker process has a row of its own; a week is enough to look into what happened."""
 
 GONE = frozenset((WorkerState.STOPPED, WorkerState.LOST))
 
@@ -114,10 +118,22 @@ class Crew:
     def _chores(self) -> list[Chore]:
         rescan_seconds = self._settings.watch.rescan_seconds
         return [
-            Chore(name="rescan", do=self._watcher.rescan, every_seconds=rescan_seconds),
+            Chore(
+                name="rescan",
+                do=self._watcher.rescan,
+                every_seconds=rescan_seconds,
+                at_start=False,  # the watcher begins with a scan
+            ),
             Chore(name="reap_leases", do=self._reap_leases, every_seconds=REAPER_SECONDS),
             Chore(name="lost_workers", do=self._note_lost_workers, every_seconds=REAPER_SECONDS),
-            Chore(name="send_alerts", do=self._sender.run_due, every_seconds=SENDER_SECONDS),
+            *(
+                Chore(  # one for each channel: a command that hangs holds up nothing else
+                    name=f"send_alerts_{channel}",
+                    do=partial(self._sender.run_due, channel),
+                    every_seconds=SENDER_SECONDS,
+                )
+                for channel in channel_names(self._settings.alerts)
+            ),
         ]
 
     def _reap_leases(self) -> None:
@@ -131,6 +147,7 @@ class Crew:
     def _note_lost_workers(self) -> None:
         """Write off workers that were silent for so long that their leases are gone too."""
         settings = self._settings.worker
+        self._stores.workers.forget(after_seconds=FORGET_WORKERS_SECONDS)
         alive = {row.worker_id for row in self._stores.workers.alive(2 * settings.lease_seconds)}
         for row in self._stores.workers.rows():
             if row.worker_id in alive or row.state in GONE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,11 +22,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chore:
-    """Something done every so often."""
+    """Something done every so often.
+
+    Attributes:
+        at_start: for the first time at once, not after `every_seconds`.
+    """
 
     name: str
     do: Callable[[], object]
     every_seconds: float
+    at_start: bool = True
 
 
 class Schedule:
@@ -48,7 +53,7 @@ class Schedule:
                 args=[chore],
                 seconds=chore.every_seconds,
                 id=chore.name,
-                next_run_time=datetime.now(UTC),
+                next_run_time=_first_run(chore),
             )
 
     def start(self) -> None:
@@ -73,6 +78,11 @@ class Schedule:
             log.exception("chore_failed", chore=chore.name)
         else:
             self._outages.worked(chore.name)
+
+
+def _first_run(chore: Chore) -> datetime:
+    wait_seconds = 0.0 if chore.at_start else chore.every_seconds
+    return datetime.now(UTC) + timedelta(seconds=wait_seconds)
 
 
 class Outages:

@@ -14,6 +14,7 @@ from nptwatch.store.records import Delivery, OutboxState
 from nptwatch.store.tables import OutboxRow
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy import ColumnElement
@@ -33,16 +34,19 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    def claim(self, *, lease_seconds: float) -> Delivery | None:
+    def claim(self, *, lease_seconds: float, skip: Collection[str] = ()) -> Delivery | None:
         """Take the message that is due longest; one whose sender went silent is due again.
 
         The try is counted here, so that a message that kills its sender is given up one day.
+
+        Args:
+            skip: channels whose messages are left for others.
         """
         now = self._clock()
         candidate = aliased(OutboxRow, name="candidate")
         chosen = (
             select(candidate.id)
-            .where(_due(candidate, now))
+            .where(_due(candidate, now), candidate.channel.not_in(list(skip)))
             .order_by(candidate.available_at, candidate.id)
             .limit(1)
             .with_for_update(skip_locked=True)

@@ -43,6 +43,9 @@ _SECOND_LOOK_SECONDS: Final = 1.0
 """A new folder is listed again after so long: events race with watches being added to it."""
 _LATE_EVENT_SECONDS: Final = 2.0
 """An event that has not come so long after a change is missing."""
+_UNASKED: Final = 1.25
+"""A scan that nobody asked for is due after so many `rescan_seconds`. The daemon's chore asks every
+`rescan_seconds`; the watcher does not rely on it, and does not scan twice either."""
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 
@@ -246,7 +249,7 @@ class Watcher:
         self._watched = tuple(dict.fromkeys([*self._finder.roots(), *links]))
         self._registrar.retry_nameless(self._ledger.tracks)
         self._registrar.retry_renamed(self._ledger.tracks)
-        self._next_scan = time.monotonic() + self._settings.rescan_seconds
+        self._next_scan = time.monotonic() + _UNASKED * self._settings.rescan_seconds
         log.debug("scan_finished", files=len(seen), folders=sum(s.folders for s in sweeps))
 
     def _log_reachability(self, sweep: Sweep) -> None:

@@ -14,7 +14,7 @@ from nptwatch.service.handover import parse_settings
 def main() -> int:
     """Run the daemon with the settings of a JSON file; SIGHUP reads it again."""
     path = Path(sys.argv[1])
-    configure_logs(form="json")
+    configure_logs(level=parse_settings(path.read_bytes()).log.level, form="json")
     try:
         return Daemon(
             parse_settings(path.read_bytes()),

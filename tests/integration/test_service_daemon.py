@@ -8,6 +8,8 @@ import shutil
 import signal
 import sys
 import time
+from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -292,6 +294,29 @@ def test_what_was_asked_by_other_settings_is_asked_again_and_measured_once(
     assert set(jobs) == {JobState.DONE, JobState.SUPERSEDED}
     assert "other settings" in (jobs[JobState.SUPERSEDED].reason or "")
     assert times_measured(weights) == 2
+
+
+def test_one_scan_at_start_and_then_one_in_each_interval(place: Place, start: Start) -> None:
+    """Watcher and chore both see to scans and do not add up; alone it would wait 3.75 s."""
+    place.checkpoint(100, mse=0.08)
+    daemon = start(place.settings(log={"level": "debug"}, watch={"rescan_seconds": 3.0}))
+    daemon.wait_for("scan_finished", times=3)
+
+    at = [datetime.fromisoformat(scan["timestamp"]) for scan in daemon.log("scan_finished")]
+    pauses = [(later - earlier).total_seconds() for earlier, later in pairwise(at)]
+    assert all(2.3 < pause < 3.7 for pause in pauses), pauses
+
+
+def test_an_alert_command_that_hangs_holds_up_no_log(place: Place, start: Start) -> None:
+    """Each channel has a turn of its own: a second run's alert is logged meanwhile."""
+    hang = {"command": ["sleep", "60"], "command_timeout_seconds": 50.0}
+    daemon = start(place.settings(alerts=hang, worker={"shutdown_seconds": 0.5}))
+    place.checkpoint(100, mse=0.08)
+    daemon.wait_for("alert_raised")
+    place.checkpoint(100, run="run2", mse=0.08)
+
+    daemon.wait_for("alert_raised", times=2, seconds=20)
+    assert place.stores.outbox.pending() == 2
 
 
 def test_a_worker_that_cannot_start_touches_no_job(place: Place, start: Start) -> None:

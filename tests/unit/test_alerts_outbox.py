@@ -104,6 +104,16 @@ def test_a_dead_channel_holds_up_no_other(post: Post) -> None:
     assert post.outbox.pending() == 2
 
 
+def test_a_channels_turn_leaves_the_others_messages_alone(post: Post) -> None:
+    """So that each can have a thread of its own; what nobody is there for is refused by any."""
+    post.alert("run1", ("down", "up", "pager"))
+
+    assert post.sender.run_due("up") == 1
+    assert (len(post.up.got), post.outbox.pending()) == (1, 2)
+    post.down.refuses = False
+    assert post.sender.run_due("down") == 1
+
+
 def test_what_was_delivered_is_not_sent_again(post: Post) -> None:
     """However often the sender runs, and however late."""
     post.alert("run1", ("up",))
