@@ -116,3 +116,7 @@ def test_memory_and_idle_time_of_a_watching_process(
     assert torch == "False"
     assert float(megabytes) < 120
     assert float(used) < 0.01
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, "-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist"]))
