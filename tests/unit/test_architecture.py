@@ -27,7 +27,7 @@ MAY_IMPORT = {
 }
 """Which packages a package may import beside itself; all may import the shared ground."""
 
-SHARED_GROUND = {"errors", "settings", "logs", "cascade", "__init__"}
+SHARED_GROUND = {"errors", "settings", "logs", "sources", "__init__"}
 
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 MAY_BE_HEAVY = {"npt", "diagnostics", "worker", "demo"}

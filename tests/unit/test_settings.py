@@ -322,3 +322,17 @@ def test_environment_says_what_flags_say(
     by_env = load_settings(None, env=env)
     assert by_env == load_settings(None, env={}, overrides=flags)
     assert Settings.model_validate_json(by_env.model_dump_json()) == by_env
+
+
+def test_only_the_given_environment_counts(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process's own variables reach neither a load nor settings that are built or handed over."""
+    handed = load_settings(file, env={}, overrides={"worker.count": 2}).model_dump(mode="json")
+    monkeypatch.setenv("NPTWATCH_WORKER__COUNT", "7")
+    monkeypatch.setenv("NPTWATCH_LOG__LEVEL", "debug")
+    for settings in (
+        load_settings(file, env={}, overrides={"worker.count": 2}),
+        Settings.model_validate(handed),
+        Settings(**handed),
+    ):
+        assert settings.model_dump(mode="json") == handed
+    assert (Settings().worker.count, Settings().log.level) == (1, "info")
