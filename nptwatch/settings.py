@@ -62,7 +62,7 @@ class WatchSettings(Section):
 class BaseSection(Section):
     """The base model that NPTs modulate."""
 
-    model: str | None = None
+    model: Annotated[str, Field(min_length=1)] | None = None
     """Folder or hub name; unset: as the checkpoint's own config.json or training state says."""
     local_files_only: bool = False
     """Never ask the hub."""

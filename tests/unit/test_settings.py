@@ -336,3 +336,11 @@ def test_only_the_given_environment_counts(file: Path, monkeypatch: pytest.Monke
     ):
         assert settings.model_dump(mode="json") == handed
     assert (Settings().worker.count, Settings().log.level) == (1, "info")
+
+
+def test_an_empty_base_model_is_a_problem_and_no_crash(tmp_path: Path) -> None:
+    """It names nothing; leaving the key out is how to leave it open."""
+    file = tmp_path / "nptwatch.toml"
+    file.write_text('[base]\nmodel = ""\n')
+    with pytest.raises(ConfigError, match=r"base\.model .*at least 1 character"):
+        load_settings(file, env={})
