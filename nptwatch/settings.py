@@ -75,6 +75,12 @@ class DiagnosticSettings(Section):
 
     residual: Literal["auto", "keep", "drop"] = "auto"
     """The NPT layers' residual rule (docs/npt.md); auto measures both and takes the lower MSE."""
+    probes: Path | None = None
+    """File of texts, one a line (or .jsonl with "text"), measured on instead of the guide's."""
+    probe_texts: tuple[str, ...] = ()
+    """The same given here; where `probes` is set, what that file held when it was loaded."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the noise that continuations are drawn with, the same for checkpoint and base."""
     max_checkpoint_gib: Annotated[float, Field(gt=0)] = 64.0
     """Larger files are refused unread."""
 
@@ -82,6 +88,32 @@ class DiagnosticSettings(Section):
     def max_checkpoint_bytes(self) -> int:
         """The same in bytes."""
         return int(self.max_checkpoint_gib * 1024**3)
+
+
+FromGrade = Literal["EXCELLENT", "GOOD", "FAIR", "POOR", "never"]
+
+
+class FullRunSettings(Section):
+    """What differs for runs whose name matches; what is left out is as in [full]."""
+
+    run: str
+    """Glob on the run's name (its path below the watched root)."""
+    every: Annotated[int, Field(ge=0)] | None = None
+    on_grade: FromGrade | None = None
+    on_new_best: FromGrade | None = None
+
+
+class FullSettings(Section):
+    """Which checkpoints get the full diagnostic after the quick one that every checkpoint gets."""
+
+    every: Annotated[int, Field(ge=0)] = 10
+    """Every so many checkpoints of a run, in step order; 0: none for this reason."""
+    on_grade: FromGrade = "GOOD"
+    """When a run's status rises to this grade or above, from below it."""
+    on_new_best: FromGrade = "GOOD"
+    """When a checkpoint has the lowest MSE of its run so far and is at least this good."""
+    runs: tuple[FullRunSettings, ...] = ()
+    """Exceptions for some runs; the first that matches counts."""
 
 
 class WorkerSettings(Section):
@@ -154,6 +186,7 @@ class Settings(Section):
     watch: WatchSettings = WatchSettings()
     base: BaseSection = BaseSection()
     diagnostic: DiagnosticSettings = DiagnosticSettings()
+    full: FullSettings = FullSettings()
     worker: WorkerSettings = WorkerSettings()
     alerts: AlertSettings = AlertSettings()
     log: LogSettings = LogSettings()

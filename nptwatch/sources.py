@@ -206,9 +206,11 @@ def _wrong(error: ErrorDetails, given: Mapping[str, Given]) -> str | None:
 
 
 def _hint(wrong: str, known: Collection[str]) -> str:
-    """Name the closest key: by its whole name, else by its last part (a wrong section)."""
+    """Name the closest key: by its last part (a wrong section), by its whole name, or both."""
+    by_name = {key.rpartition(".")[2]: key for key in known}
+    if (elsewhere := by_name.get(wrong.rpartition(".")[2])) is not None:
+        return f", did you mean {elsewhere}?"
     near = get_close_matches(wrong, known, n=1, cutoff=0.75)
     if not near:
-        by_name = {key.rpartition(".")[2]: key for key in known}
         near = [by_name[n] for n in get_close_matches(wrong.rpartition(".")[2], by_name, n=1)]
     return f", did you mean {near[0]}?" if near else ""

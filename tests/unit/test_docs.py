@@ -25,7 +25,7 @@ def test_example_names_every_setting() -> None:
     keys = set(FIELDS)
     given = set(load(EXAMPLE, env={}).given)
     unset = keys - given
-    assert unset == {"state_dir", "database.url", "base.model"}
+    assert unset == {"state_dir", "database.url", "base.model", "diagnostic.probes"}
     uncommented = re.sub(r"^# (?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     table = tomllib.loads(uncommented)
     for key in unset:
