@@ -87,7 +87,7 @@ def distilled(base_folder: Path, mse: float) -> dict[str, Tensor]:
     optimizer = torch.optim.Adam(trained.values(), lr=1e-3)
     probes = tokenize(base, QUICK_PROMPTS)
     h_1ND = base.embed(probes.ids_N[None])
-    rotary, mask = base.rotary(h_1ND, probes.positions_N), probes.mask_NN[None, None]
+    rotary, mask = base.rotary(h_1ND, probes.positions_N), probes.segments
     for inner in base.layers[:last]:
         h_1ND = layer_forward(inner, h_1ND, position_embeddings=rotary, mask=mask)
     out_1ND = layer_forward(base.layers[last], h_1ND, position_embeddings=rotary, mask=mask)

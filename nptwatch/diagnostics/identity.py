@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nptwatch.settings import Settings
 
-DIAGNOSTICS_VERSION = 1
+QUICK, FULL = "quick", "full"
+"""The profiles."""
+
+DIAGNOSTICS_VERSION = 2
 """Raise when a measure, probe or formula changes: everything is then measured again."""
 
 
@@ -19,11 +22,16 @@ def settings_hash(settings: Settings, profile: str) -> str:
     The base model's name is part of it, so that a corrected base measures everything again; its
     content is the result's `base_revision`. The device is not: it changes no verdict.
     """
-    facts = {
+    diagnostic = settings.diagnostic
+    facts: dict[str, object] = {
         "version": DIAGNOSTICS_VERSION,
         "profile": profile,
-        "residual": settings.diagnostic.residual,
+        "residual": diagnostic.residual,
         "base": settings.base.model,
         "dtype": settings.base.dtype,
     }
+    if diagnostic.probe_texts:
+        facts["texts"] = diagnostic.probe_texts
+    if profile == FULL:
+        facts["seed"] = diagnostic.seed
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

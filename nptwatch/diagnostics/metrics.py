@@ -95,6 +95,17 @@ def score_prompt(base: BaseSide, logits_TV: Tensor, hidden_TD: Tensor) -> Score:
     )
 
 
+def local_error(npt_TD: Tensor, base_TD: Tensor, before_TD: Tensor) -> tuple[float, float]:
+    """Compare one layer's output with the base layer's, both fed `before_TD`.
+
+    Returns:
+        MSE, and MSE over the mean square of what the base layer adds (NaN where it adds nothing).
+    """
+    mse = functional.mse_loss(npt_TD.float(), base_TD.float()).item()
+    update = functional.mse_loss(base_TD.float(), before_TD.float()).item()
+    return mse, mse / update if update else math.nan
+
+
 @dataclass(slots=True)
 class _Sums:
     """Running sums over slices of two flattened logit tensors."""

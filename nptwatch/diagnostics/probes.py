@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nptwatch.errors import ConfigError
+from nptwatch.npt.attention import Segments
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,11 +25,24 @@ if TYPE_CHECKING:
 
     from nptwatch.npt.base import BaseModel
 
+MAX_TOKENS = 1024
+"""Of all prompts together: their logits are kept in memory, a row of the vocabulary each."""
+
 QUICK_PROMPTS = (
     "The capital of France is",
     "2 + 2 equals",
     "The largest planet in our solar system is",
 )
+BASIC_PROMPT = "Hello world"
+STANDARD_PROMPTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "In the beginning was the Word, and the Word was with God.",
+    "To be or not to be, that is the question.",
+)
+PER_LAYER_PROMPT = "The capital of France is Paris, and it is known for"
+PROGRESSIVE_PROMPT = "Machine learning is a subset of artificial intelligence"
+GENERATION_PROMPTS = ("The capital of France is", "In Python, a list is", "The quick brown fox")
+TEMPERATURES = (0.1, 0.7, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +52,18 @@ class Probes:
     Attributes:
         ids_N: token ids, prompt after prompt.
         positions_N: each token's place in its own prompt.
-        mask_NN: True where the row's token sees the column's: same prompt, not later.
         lengths: tokens of each prompt.
     """
 
     prompts: tuple[str, ...]
     ids_N: Tensor
     positions_N: Tensor
-    mask_NN: Tensor
     lengths: tuple[int, ...]
+
+    @property
+    def segments(self) -> Segments:
+        """The prompts as an attention mask."""
+        return Segments.of(self.lengths, self.ids_N.device)
 
     @property
     def key(self) -> str:
@@ -54,17 +73,33 @@ class Probes:
 
 
 def tokenize(base: BaseModel, prompts: Sequence[str]) -> Probes:
-    """Tokenise prompts with the base's tokenizer, special tokens on."""
+    """Tokenise prompts with the base's tokenizer, special tokens on.
+
+    Raises:
+        ConfigError: together they are too long to be measured at once, or one is empty.
+    """
     ids = [base.tokenizer(prompt)["input_ids"] for prompt in prompts]
     lengths = tuple(map(len, ids))
-    prompt_N = torch.arange(len(ids)).repeat_interleave(torch.tensor(lengths))
+    _require_fitting(base, prompts, lengths)
     positions_N = torch.cat([torch.arange(length) for length in lengths])
-    same_NN = prompt_N[:, None] == prompt_N[None, :]
-    earlier_NN = positions_N[:, None] >= positions_N[None, :]
     return Probes(
         prompts=tuple(prompts),
         ids_N=torch.tensor([token for tokens in ids for token in tokens]).to(base.device),
         positions_N=positions_N.to(base.device),
-        mask_NN=(same_NN & earlier_NN).to(base.device),
         lengths=lengths,
     )
+
+
+def _require_fitting(base: BaseModel, prompts: Sequence[str], lengths: Sequence[int]) -> None:
+    longest = max(lengths)
+    limit = min(MAX_TOKENS, base.model.config.max_position_embeddings)
+    if min(lengths) == 0:
+        raise ConfigError("a probe text gives no token: remove empty texts")
+    if longest > limit:
+        start = prompts[lengths.index(longest)][:40]
+        raise ConfigError(f"probe text {start!r}... has {longest} tokens; the most is {limit}")
+    if sum(lengths) > MAX_TOKENS:
+        raise ConfigError(
+            f"the probe texts have {sum(lengths)} tokens together; the most is {MAX_TOKENS}: "
+            "use fewer or shorter ones (diagnostic.probes)"
+        )

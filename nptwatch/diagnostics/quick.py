@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nptwatch.diagnostics.grading import Finding, Grade, findings_of, grade_of
 from nptwatch.diagnostics.probes import QUICK_PROMPTS, tokenize
 from nptwatch.diagnostics.results import QuickResult, Score, mean_score
-from nptwatch.diagnostics.sweep import Swept, Variant, sweep
+from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import stack_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nptwatch.diagnostics.probes import Probes
     from nptwatch.diagnostics.reference import References
+    from nptwatch.diagnostics.results import LocalError
+    from nptwatch.diagnostics.sweep import Outcome, Swept
     from nptwatch.npt.layout import Layout
     from nptwatch.npt.reader import Checkpoint
 
@@ -29,10 +33,12 @@ class QuickDiagnostic:
         residual: auto, keep or drop. Auto measures both rules in the same sweep, every time, and
             takes the lower MSE: an early checkpoint may look better under the wrong rule, so
             a choice is never carried over to the next one.
+        texts: what to measure on instead of the guide's prompts; none: those.
     """
 
     references: References
     residual: str
+    texts: tuple[str, ...] = ()
 
     def measure(self, checkpoint: Checkpoint, *, accuracy: bool = True) -> QuickResult:
         """Measure a checkpoint that was read.
@@ -42,80 +48,119 @@ class QuickDiagnostic:
 
         Raises:
             LayoutError: it does not fit the base. NaN and infinity are a result (INVALID).
+            ConfigError: the texts are too long.
         """
         started = time.perf_counter()
         layout = infer_layout(checkpoint.shapes, self.references.base.shape)
-        bad_tensor = checkpoint.first_non_finite()
-        if bad_tensor is not None:
-            why = f"NaN or infinity in the weights, first in tensor {bad_tensor!r}"
-            return _invalid(layout, why, checkpoint.read_seconds, 0.0)
-        swept = self._sweep(checkpoint, layout, accuracy=accuracy)
-        return _judge(layout, swept, checkpoint.read_seconds, time.perf_counter() - started)
+        times = Times(load_seconds=checkpoint.read_seconds, started=started)
+        if (why := bad_weights(checkpoint)) is not None:
+            return invalid(layout, why, times)
+        prompts = self.texts or QUICK_PROMPTS
+        probes = tokenize(self.references.base, prompts if accuracy else prompts[:1])
+        swept = self._sweep(checkpoint, layout, probes, accuracy=accuracy)
+        rules = rules_of(self.residual)
+        outcomes = dict(zip(rules, swept.outcomes, strict=True))
+        return judge(layout, outcomes, swept.local, times)
 
-    def _sweep(self, checkpoint: Checkpoint, layout: Layout, *, accuracy: bool) -> dict[str, Swept]:
+    def _sweep(
+        self, checkpoint: Checkpoint, layout: Layout, probes: Probes, *, accuracy: bool
+    ) -> Swept:
         base = self.references.base
         npt = stack_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
-        rules = ("keep", "drop") if self.residual == "auto" else (self.residual,)
-        variants = [Variant(active=frozenset(npt), drop=rule == "drop") for rule in rules]
-        probes = self._probes(accuracy=accuracy)
-        outcomes = sweep(base, npt, probes, self.references.of(probes), variants, compare=accuracy)
-        return dict(zip(rules, outcomes, strict=True))
+        variants = [
+            Variant(active=frozenset(npt), drop=rule == "drop") for rule in rules_of(self.residual)
+        ]
+        return sweep(
+            base,
+            npt,
+            probes,
+            self.references.of(probes),
+            variants,
+            compare=accuracy,
+            local_on=range(len(probes.lengths)) if accuracy else (),
+        )
 
-    def _probes(self, *, accuracy: bool) -> Probes:
-        return tokenize(self.references.base, QUICK_PROMPTS if accuracy else QUICK_PROMPTS[:1])
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """When a measurement began, and what reading took before."""
+
+    load_seconds: float
+    started: float
+
+    @property
+    def sweep_seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.started
 
 
-def _judge(
-    layout: Layout, swept: dict[str, Swept], load_seconds: float, sweep_seconds: float
+def rules_of(residual: str) -> tuple[str, ...]:
+    """Give the residual rules to measure."""
+    return ("keep", "drop") if residual == "auto" else (residual,)
+
+
+def bad_weights(checkpoint: Checkpoint) -> str | None:
+    """Say what is wrong with the values of a checkpoint; None: all are finite."""
+    bad_tensor = checkpoint.first_non_finite()
+    if bad_tensor is None:
+        return None
+    return f"NaN or infinity in the weights, first in tensor {bad_tensor!r}"
+
+
+def judge(
+    layout: Layout,
+    outcomes: Mapping[str, Outcome],
+    local: Mapping[bool, tuple[LocalError, ...]],
+    times: Times,
 ) -> QuickResult:
-    """Pick the residual rule and grade it."""
-    finite = {rule: outcome for rule, outcome in swept.items() if outcome.non_finite is None}
+    """Pick the residual rule and grade it.
+
+    Args:
+        outcomes: of the checkpoint with all its layers active, by residual rule.
+        local: each layer's own error, by `drop`.
+    """
+    finite = {rule: outcome for rule, outcome in outcomes.items() if outcome.non_finite is None}
     if not finite:
-        first = next(iter(swept.values())).non_finite
-        return _invalid(layout, f"NaN or infinity, first in {first}", load_seconds, sweep_seconds)
+        first = next(iter(outcomes.values())).non_finite
+        return invalid(layout, f"NaN or infinity, first in {first}", times)
     means = {rule: mean_score(out.scores) for rule, out in finite.items() if out.scores}
     if not means:
-        return QuickResult(
-            layout=layout,
-            grade=None,
-            scores=(),
-            mean=None,
-            residual=None,
-            residual_mse={},
-            local=(),
-            findings=(),
-            why="",
-            load_seconds=load_seconds,
-            sweep_seconds=sweep_seconds,
-        )
+        return _result(layout, times)
     rule = min(means, key=lambda r: means[r].mse)
     mean: Score = means[rule]
-    return QuickResult(
-        layout=layout,
+    return _result(
+        layout,
+        times,
         grade=grade_of(mean.mse, mean.cosine),
         scores=finite[rule].scores,
         mean=mean,
         residual=rule,
         residual_mse={r: m.mse for r, m in means.items()},
-        local=(),
+        local=local.get(rule == "drop", ()),
         findings=tuple(findings_of(mean.mse, mean.cosine)),
-        why="",
-        load_seconds=load_seconds,
-        sweep_seconds=sweep_seconds,
     )
 
 
-def _invalid(layout: Layout, why: str, load_seconds: float, sweep_seconds: float) -> QuickResult:
+def invalid(layout: Layout, why: str, times: Times) -> QuickResult:
+    """Give the result of a checkpoint with NaN or infinity."""
+    finding = Finding(code="NON_FINITE", text=why)
+    return _result(layout, times, grade=Grade.INVALID, findings=(finding,), why=why)
+
+
+def _result(layout: Layout, times: Times, **measured: Any) -> QuickResult:  # noqa: ANN401 - fields
+    nothing: dict[str, Any] = {  # Any: fields
+        "grade": None,
+        "scores": (),
+        "mean": None,
+        "residual": None,
+        "residual_mse": {},
+        "local": (),
+        "findings": (),
+        "why": "",
+    }
     return QuickResult(
         layout=layout,
-        grade=Grade.INVALID,
-        scores=(),
-        mean=None,
-        residual=None,
-        residual_mse={},
-        local=(),
-        findings=(Finding(code="NON_FINITE", text=why),),
-        why=why,
-        load_seconds=load_seconds,
-        sweep_seconds=sweep_seconds,
+        load_seconds=times.load_seconds,
+        sweep_seconds=times.sweep_seconds,
+        **{**nothing, **measured},
     )

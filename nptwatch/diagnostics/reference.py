@@ -1,6 +1,6 @@
 """What the base itself says to a probe set: computed once, kept in memory and on disk.
 
-Legend: L layers, N tokens of all prompts together, D hidden_size, V vocabulary.
+Legend: S = layers + 1, N tokens of all prompts together, D hidden_size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Reference:
     """The base on one probe set.
 
     Attributes:
-        streams_LND: the residual stream before each layer.
+        streams_SND: the residual stream before each layer, and after the last.
         normed_ND: final hidden states, after the last norm.
         logits_NV: float32.
         sides: the same, prompt by prompt, as a comparison wants them.
     """
 
-    streams_LND: Tensor
+    streams_SND: Tensor
     normed_ND: Tensor
     logits_NV: Tensor
     sides: tuple[BaseSide, ...]
@@ -51,7 +51,7 @@ class Reference:
 
 @torch.inference_mode()
 def _reference(
-    probes: Probes, streams_LND: Tensor, normed_ND: Tensor, logits_NV: Tensor
+    probes: Probes, streams_SND: Tensor, normed_ND: Tensor, logits_NV: Tensor
 ) -> Reference:
     pieces = zip(
         logits_NV.split(probes.lengths),
@@ -60,7 +60,7 @@ def _reference(
         strict=True,
     )
     return Reference(
-        streams_LND=streams_LND,
+        streams_SND=streams_SND,
         normed_ND=normed_ND,
         logits_NV=logits_NV,
         sides=tuple(base_side(*piece) for piece in pieces),
@@ -76,11 +76,12 @@ def compute_reference(base: BaseModel, probes: Probes) -> Reference:
     """
     h_1ND = base.embed(probes.ids_N[None])
     rotary = base.rotary(h_1ND, probes.positions_N)
-    mask = probes.mask_NN[None, None]
+    mask = probes.segments
     streams = []
     for layer in base.layers:
         streams.append(h_1ND[0])
         h_1ND = layer_forward(layer, h_1ND, position_embeddings=rotary, mask=mask)
+    streams.append(h_1ND[0])
     normed_ND = base.norm(h_1ND[0])
     logits_NV = base.head(normed_ND)
     if not all_finite(logits_NV):
@@ -111,7 +112,7 @@ class References:
 
     def _key(self, probes: Probes) -> str:
         dtype = str(self.base.dtype).removeprefix("torch.")
-        made_by = f"torch {torch.__version__} transformers {version('transformers')} 2"
+        made_by = f"torch {torch.__version__} transformers {version('transformers')} 3"
         facts = f"{self.base.revision} {dtype} {self.base.device.type} {probes.key} {made_by}"
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
@@ -127,7 +128,7 @@ class References:
         path = self.folder / f"{key}.safetensors"
         try:
             with safe_open(path, framework="pt", device=str(self.base.device)) as file:
-                names = ("streams_LND", "normed_ND", "logits_NV")
+                names = ("streams_SND", "normed_ND", "logits_NV")
                 kept = [file.get_tensor(name).clone() for name in names]
         except FileNotFoundError:
             return None
@@ -146,7 +147,7 @@ class References:
             handle, part = tempfile.mkstemp(dir=self.folder, suffix=".part")
             os.close(handle)
             tensors = {
-                "streams_LND": reference.streams_LND,
+                "streams_SND": reference.streams_SND,
                 "normed_ND": reference.normed_ND,
                 "logits_NV": reference.logits_NV,
             }

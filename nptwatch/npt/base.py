@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nptwatch.errors import BaseModelError, DeviceError
+from nptwatch.npt.attention import register
 from nptwatch.npt.layout import BaseShape
 from nptwatch.npt.memory import is_out_of_memory
 
@@ -153,7 +154,7 @@ def load_base(
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
+            attn_implementation=register(),
             output_loading_info=True,
             **options,
         )

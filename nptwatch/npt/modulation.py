@@ -1,4 +1,4 @@
-"""What one layer computes, for a batch whose rows may each take the NPT or the standard path.
+"""What one layer computes, for tokens that may each take the NPT or the standard path.
 
 Legend: B rows, T tokens, D hidden_size, F intermediate_size, R rank, K components, J = K*R,
 X a projection's input width, Y its output width. Formulas: docs/npt.md, "What one layer computes".
@@ -21,6 +21,7 @@ from nptwatch.npt.layout import MATRICES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from nptwatch.npt.attention import Segments
     from nptwatch.npt.layout import LayerLayout, Layout
 
 
@@ -102,10 +103,10 @@ def _stack(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Which rows of a batch take the NPT path at one layer, and under which residual rule.
+    """Which tokens take the NPT path at one layer, and under which residual rule.
 
     Attributes:
-        active: row numbers on the NPT path, or None for all rows.
+        active: places along T that are on the NPT path, or None for all.
         drop_B11: True where the attention output is left out of the sum, or None for nowhere.
     """
 
@@ -120,39 +121,68 @@ def layer_forward(
     position_embeddings: tuple[Tensor, Tensor],
     npt: NptLayer | None = None,
     rows: Rows | None = None,
-    mask: Tensor | None = None,
+    mask: Segments | Tensor | None = None,
     cache: Any = None,  # noqa: ANN401 - transformers Cache
 ) -> Tensor:
-    """Run one decoder layer: standard path, or NPT path for the rows named.
-
-    Attention is shared by both paths, and so is each product with a base weight, so a weight is
-    read once whatever the mixture.
+    """Run one decoder layer: standard path, or NPT path for the tokens named.
 
     Args:
         h_BTD: the residual stream.
         npt: the layer's trained weights; None: standard layer.
-        rows: which rows are active; None with `npt`: all of them, residual rule keep.
-        mask: (1,1,T,T), True where the row's token sees the column's; None: plain causal.
+        rows: which tokens are active; None with `npt`: all of them, residual rule keep.
+        mask: segments of a packed sequence; (B,1,T,S), True where the row's token sees the
+            column's; None: plain causal.
         cache: keys and values of earlier tokens.
 
     Returns:
         The residual stream after the layer, (B,T,D).
     """
-    attn_BTD = layer.self_attn(
+    rows = rows or Rows(active=None, drop_B11=None)
+    attn_BTD, mlp_BTD = layer_parts(
+        layer,
+        h_BTD,
+        position_embeddings=position_embeddings,
+        npt=npt,
+        active=rows.active,
+        mask=mask,
+        cache=cache,
+    )
+    if npt is not None and rows.drop_B11 is not None:
+        return torch.where(rows.drop_B11, h_BTD, h_BTD + attn_BTD) + mlp_BTD
+    return h_BTD + attn_BTD + mlp_BTD
+
+
+def layer_parts(
+    layer: Any,  # noqa: ANN401 - a transformers decoder layer
+    h_BTD: Tensor,
+    *,
+    position_embeddings: tuple[Tensor, Tensor],
+    npt: NptLayer | None = None,
+    active: Tensor | None = None,
+    mask: Segments | Tensor | None = None,
+    cache: Any = None,  # noqa: ANN401 - transformers Cache
+) -> tuple[Tensor, Tensor]:
+    """Compute what a layer adds to the stream; arguments as for `layer_forward`.
+
+    Attention is shared by both paths, and so is each product with a base weight, so a weight is
+    read once whatever the mixture. Both residual rules are sums of the same parts: h + a + m (keep,
+    and the standard path) and h + m (drop).
+
+    Args:
+        active: places along T on the NPT path; None with `npt`: all.
+
+    Returns:
+        Attention output a and MLP output m, each (B,T,D).
+    """
+    attn_BTD: Tensor = layer.self_attn(
         hidden_states=layer.input_layernorm(h_BTD),
         position_embeddings=position_embeddings,
         attention_mask=mask,
         past_key_values=cache,
     )[0]
-    after_BTD: Tensor = h_BTD + attn_BTD
     if npt is None:
-        mlp_BTD: Tensor = layer.mlp(layer.post_attention_layernorm(after_BTD))
-        return after_BTD + mlp_BTD
-    rows = rows or Rows(active=None, drop_B11=None)
-    mlp_BTD = _mlp(layer, npt, rows.active, h_BTD, after_BTD, attn_BTD)
-    if rows.drop_B11 is not None:
-        after_BTD = torch.where(rows.drop_B11, h_BTD, after_BTD)
-    return after_BTD + mlp_BTD
+        return attn_BTD, layer.mlp(layer.post_attention_layernorm(h_BTD + attn_BTD))
+    return attn_BTD, _mlp(layer, npt, active, h_BTD, attn_BTD)
 
 
 def _mlp(
@@ -160,11 +190,12 @@ def _mlp(
     npt: NptLayer,
     active: Tensor | None,
     h_BTD: Tensor,
-    after_BTD: Tensor,
     attn_BTD: Tensor,
 ) -> Tensor:
-    """SwiGLU with the active rows' projections modulated; active rows see h, the others h + a."""
-    seen_BTD = h_BTD if active is None else after_BTD.index_copy(0, active, h_BTD[active])
+    """SwiGLU with the active tokens' projections modulated; active ones see h, others h + a."""
+    seen_BTD = h_BTD
+    if active is not None:
+        seen_BTD = (h_BTD + attn_BTD).index_copy(1, active, h_BTD[:, active])
     x_BTD = layer.post_attention_layernorm(seen_BTD)
     gate_BTF = _modulated(layer.mlp.gate_proj(x_BTD), npt.gate, active, x_BTD, attn_BTD)
     up_BTF = _modulated(layer.mlp.up_proj(x_BTD), npt.up, active, x_BTD, attn_BTD)
@@ -179,9 +210,9 @@ def _modulated(
     x_BTX: Tensor,
     attn_BTD: Tensor,
 ) -> Tensor:
-    """Add the delta of one projection to the rows that are active."""
+    """Add the delta of one projection to the tokens that are active."""
     if modulation is None:
         return out_BTY
     if active is None:
         return out_BTY + modulation.delta(x_BTX, attn_BTD)
-    return out_BTY.index_add(0, active, modulation.delta(x_BTX[active], attn_BTD[active]))
+    return out_BTY.index_add(1, active, modulation.delta(x_BTX[:, active], attn_BTD[:, active]))

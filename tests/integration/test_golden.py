@@ -86,7 +86,7 @@ def test_npt_vs_original_numbers_agree(case: Case, base: BaseModel) -> None:
     wanted = case.expected["npt_vs_original"]
     probes = tokenize(base, list(wanted))
     variant = Variant(active=frozenset(case.npt), drop=case.drop)
-    (swept,) = sweep(base, case.npt, probes, compute_reference(base, probes), [variant])
+    (swept,) = sweep(base, case.npt, probes, compute_reference(base, probes), [variant]).outcomes
     for score, numbers in zip(swept.scores, wanted.values(), strict=True):
         assert score.mse == pytest.approx(numbers["mse"], rel=RELATIVE)
         assert score.cosine == pytest.approx(numbers["cosine"], rel=RELATIVE, abs=1e-5)
@@ -97,7 +97,7 @@ def test_each_layer_alone_agrees(case: Case, base: BaseModel) -> None:
     probes = tokenize(base, [PER_LAYER_PROMPT])
     wanted = case.expected["per_layer"]
     variants = [Variant(active=frozenset([int(index)]), drop=case.drop) for index in wanted]
-    swept = sweep(base, case.npt, probes, compute_reference(base, probes), variants)
+    swept = sweep(base, case.npt, probes, compute_reference(base, probes), variants).outcomes
     for outcome, numbers in zip(swept, wanted.values(), strict=True):
         (score,) = outcome.scores
         assert score.mse == pytest.approx(numbers["mse"], rel=RELATIVE)
@@ -111,7 +111,7 @@ def test_progressive_activation_agrees(case: Case, base: BaseModel) -> None:
     wanted = case.expected["progressive"]
     layers = sorted(case.npt)
     variants = [Variant(active=frozenset(layers[: int(n)]), drop=case.drop) for n in wanted]
-    swept = sweep(base, case.npt, probes, compute_reference(base, probes), variants)
+    swept = sweep(base, case.npt, probes, compute_reference(base, probes), variants).outcomes
     for outcome, mse in zip(swept, wanted.values(), strict=True):
         assert outcome.scores[0].mse == pytest.approx(mse, rel=RELATIVE)
 

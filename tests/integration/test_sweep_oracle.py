@@ -54,7 +54,7 @@ def test_every_variant_in_one_batch_equals_it_alone(base: BaseModel, dtype: torc
         for drop in (False, True)
     ]
     probes = tokenize(base, PROMPTS)
-    swept = sweep(base, npt, probes, compute_reference(base, probes), variants)
+    swept = sweep(base, npt, probes, compute_reference(base, probes), variants).outcomes
     for variant, outcome in zip(variants, swept, strict=True):
         for prompt, score in zip(PROMPTS, outcome.scores, strict=True):
             ids = base.tokenizer(prompt)["input_ids"]
@@ -74,7 +74,7 @@ def test_a_zero_npt_with_its_own_mlp_input_equals_the_base_formula(base: BaseMod
     npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
     probes = tokenize(base, PROMPTS)
     variant = Variant(active=frozenset(npt), drop=False)
-    (outcome,) = sweep(base, npt, probes, compute_reference(base, probes), [variant])
+    (outcome,) = sweep(base, npt, probes, compute_reference(base, probes), [variant]).outcomes
     for prompt, score in zip(PROMPTS, outcome.scores, strict=True):
         ids = base.tokenizer(prompt)["input_ids"]
         with active(base.model, {}, variant.active, drop=False) as model:
