@@ -15,11 +15,21 @@ if TYPE_CHECKING:
 
 
 def llama(
-    folder: Path, *, hidden: int = 32, layers: int = 4, seed: int = 0, **more: object
+    folder: Path,
+    *,
+    family: str = "llama",
+    hidden: int = 32,
+    layers: int = 4,
+    seed: int = 0,
+    **more: object,
 ) -> Path:
-    """Save a random Llama with a small tokenizer; logits have a standard deviation near 2.5."""
+    """Save a random Llama with a small tokenizer; logits have a standard deviation near 2.5.
+
+    Args:
+        family: another model type of transformers.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: n for n, token in enumerate(["<s>", "</s>", *alphabet])}
@@ -46,7 +56,7 @@ def llama(
         **more,
     }
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings))
     if not settings["tie_word_embeddings"]:
         with torch.no_grad():
             model.lm_head.weight.mul_(2.5 / (0.1 * hidden**0.5))

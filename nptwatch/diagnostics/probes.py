@@ -92,7 +92,9 @@ def tokenize(base: BaseModel, prompts: Sequence[str]) -> Probes:
 
 def _require_fitting(base: BaseModel, prompts: Sequence[str], lengths: Sequence[int]) -> None:
     longest = max(lengths)
-    limit = min(MAX_TOKENS, base.model.config.max_position_embeddings)
+    config = base.model.config
+    window = getattr(config, "sliding_window", None)  # attention within segments has none
+    limit = min(MAX_TOKENS, config.max_position_embeddings, window or MAX_TOKENS)
     if min(lengths) == 0:
         raise ConfigError("a probe text gives no token: remove empty texts")
     if longest > limit:

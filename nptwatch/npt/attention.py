@@ -91,9 +91,11 @@ def attend(
 @cache
 def register() -> str:
     """Make `attend` known to transformers; give the name that a model asks for it by."""
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # of whole-model passes, windows included
     return NAME
 
 

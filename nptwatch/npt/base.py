@@ -1,7 +1,7 @@
 """The base model: loading it, and telling one base from another.
 
-The base is any Llama that transformers loads, from a local folder or the hub. Its weights are never
-changed; NPT rows and standard rows of a sweep share the one copy.
+The base is any decoder built as Llama is (families.py) that transformers loads, from a local folder
+or the hub. Its weights are never changed; NPT rows and standard rows of a sweep share the one copy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from nptwatch.errors import BaseModelError, DeviceError
 from nptwatch.npt.attention import register
+from nptwatch.npt.families import require_known_parts, require_same_numbers
 from nptwatch.npt.layout import BaseShape
 from nptwatch.npt.memory import is_out_of_memory
 
@@ -131,7 +132,7 @@ def load_base(
         progress: told what is being done.
 
     Raises:
-        BaseModelError: missing, gated, incomplete, or not a Llama.
+        BaseModelError: missing, gated, incomplete, or not built as Llama is.
         MemoryError, RuntimeError: memory ran out (npt.memory.device_errors).
     """
     from transformers import (
@@ -149,7 +150,6 @@ def load_base(
     progress(f"loading base model {name}")
     try:
         config = AutoConfig.from_pretrained(source, **options)
-        _require_llama(name, config)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
@@ -158,16 +158,17 @@ def load_base(
             output_loading_info=True,
             **options,
         )
-    except BaseModelError:
-        raise
     except Exception as exc:  # one boundary to many trees: the hub's, safetensors', json's
         if is_out_of_memory(exc):
             raise
         raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
     _require_complete(name, model, report)
+    require_known_parts(name, model)
     model.requires_grad_(requires_grad=False).eval().to(device or torch.device("cpu"))
     revision = f"{base_revision(source, config)}"
-    return BaseModel(name=name, revision=revision, model=model, tokenizer=tokenizer)
+    base = BaseModel(name=name, revision=revision, model=model, tokenizer=tokenizer)
+    require_same_numbers(base)
+    return base
 
 
 def _refuse_missing_folder(name: str, source: str) -> None:
@@ -178,12 +179,6 @@ def _refuse_missing_folder(name: str, source: str) -> None:
             f"base model {name!r}: no such folder. Set base.model (or --model-name) to the folder "
             "that save_pretrained wrote, or to a hub name"
         )
-        raise BaseModelError(msg)
-
-
-def _require_llama(name: str, config: Any) -> None:  # noqa: ANN401 - transformers config
-    if config.model_type != "llama":
-        msg = f"base model {name!r} is a {config.model_type!r}; NPTs are made of Llamas"
         raise BaseModelError(msg)
 
 

@@ -1,0 +1,89 @@
+"""Which decoders can be a base: those whose layers compute what a Llama's do.
+
+Attention may differ (biases, norms of queries and keys, sliding windows): it stays transformers'
+own code. Everything around it is computed here layer by layer, so it must be known: the same parts
+in each layer, and, since a scalar in a forward pass is no part, the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nptwatch.errors import BaseModelError
+from nptwatch.npt.modulation import layer_forward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nptwatch.npt.base import BaseModel
+
+LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+MLP_PARTS = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+MODEL_PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
+KNOWN_TO_AGREE = frozenset({"llama"})
+"""Not checked by numbers at each load: it is what the tests and golden cases are made of."""
+TOKENS = 12
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Greatest difference of any logit, in units of their standard deviation."""
+
+
+def require_known_parts(name: str, model: Any) -> None:  # noqa: ANN401 - transformers model
+    """Hold that a model is made of the parts that are computed here.
+
+    Raises:
+        BaseModelError: it has others; says which.
+    """
+    inner = getattr(model, "model", None)
+    missing = MODEL_PARTS - _parts(inner)
+    if missing or not hasattr(model, "lm_head"):
+        raise _other(name, model, f"has no {', '.join(sorted(missing)) or 'lm_head'}")
+    for index, layer in enumerate(inner.layers):
+        for parts, wanted in ((_parts(layer), LAYER_PARTS), (_parts(layer.mlp), MLP_PARTS)):
+            if parts != wanted:
+                others = ", ".join(sorted(parts ^ wanted))
+                raise _other(name, model, f"its layer {index} differs in: {others}")
+
+
+def require_same_numbers(base: BaseModel) -> None:
+    """Hold that a base, computed layer by layer, gives what its library's own pass gives.
+
+    Raises:
+        BaseModelError: it does not: it scales or adds something that is no part of it.
+    """
+    config = base.model.config
+    if config.model_type in KNOWN_TO_AGREE:
+        return
+    tokens = min(TOKENS, getattr(config, "sliding_window", None) or TOKENS)
+    ids_1T = torch.arange(tokens, device=base.device)[None] % config.vocab_size
+    with torch.inference_mode():
+        theirs_TV = base.model(input_ids=ids_1T, use_cache=False).logits[0].float()
+        ours_TV = _by_layers(base, ids_1T)
+    difference = ((ours_TV - theirs_TV).abs().max() / theirs_TV.std()).item()
+    if not difference <= TOLERANCE[base.dtype]:
+        raise _other(
+            base.name,
+            base.model,
+            f"computed layer by layer its logits differ by {difference:.2g} standard deviations",
+        )
+
+
+def _by_layers(base: BaseModel, ids_1T: Tensor) -> Tensor:
+    """Logits as the sweep computes them, (T,V)."""
+    h_1TD = base.embed(ids_1T)
+    rotary = base.rotary(h_1TD, torch.arange(ids_1T.shape[1], device=base.device))
+    for layer in base.layers:
+        h_1TD = layer_forward(layer, h_1TD, position_embeddings=rotary)
+    return base.head(base.norm(h_1TD))[0]
+
+
+def _parts(module: Any) -> set[str]:  # noqa: ANN401 - torch module or None
+    return {name for name, _ in module.named_children()} if module is not None else set()
+
+
+def _other(name: str, model: Any, why: str) -> BaseModelError:  # noqa: ANN401 - transformers model
+    return BaseModelError(
+        f"base model {name!r} is a {model.config.model_type!r} and cannot be a base: {why}. "
+        "Bases are decoders built as Llama is (Llama, Mistral, Qwen2, Qwen3)"
+    )
