@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -322,6 +323,11 @@ def _anchored(
         local = _absolute(Path(model), folder_of("base.model"), env)
         # a hub name ("meta-llama/Llama-3.2-1B") stays one unless a folder is called so
         model = str(local) if model[0] in "./~" or local.is_dir() else model
+    diagnostic = settings.diagnostic
+    if diagnostic.probes is not None:
+        probes = _absolute(diagnostic.probes, folder_of("diagnostic.probes"), env)
+        texts = {"probes": probes, "probe_texts": read_texts(probes)}
+        diagnostic = diagnostic.model_copy(update=texts)
     url = settings.database.url
     if url is not None:
         url = SecretStr(_anchored_url(url.get_secret_value(), folder_of("database.url"), env))
@@ -330,9 +336,44 @@ def _anchored(
             "state_dir": state_dir,
             "watch": settings.watch.model_copy(update={"roots": roots}),
             "base": settings.base.model_copy(update={"model": model}),
+            "diagnostic": diagnostic,
             "database": settings.database.model_copy(update={"url": url}),
         }
     )
+
+
+MAX_TEXTS_BYTES = 1024 * 1024
+
+
+def read_texts(path: Path) -> tuple[str, ...]:
+    """Read probe texts: one a line, or of a .jsonl file each line's "text"; empty lines are none.
+
+    Raises:
+        ConfigError: it cannot be read, holds no text, or is no probe file; names the line.
+    """
+    try:
+        if path.stat().st_size > MAX_TEXTS_BYTES:
+            raise ConfigError(f"{path}: more than a MiB is no list of short texts")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"probe texts {path} cannot be read: {exc}") from exc
+    texts = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not texts:
+        raise ConfigError(f"{path}: no text in it; write one a line")
+    if path.suffix == ".jsonl":
+        return tuple(_json_text(path, number, line) for number, line in texts)
+    return tuple(text for _, text in texts)
+
+
+def _json_text(path: Path, number: int, line: str) -> str:
+    try:
+        entry = json.loads(line)
+    except ValueError as exc:
+        raise ConfigError(f"{path}, line {number}: no JSON ({exc})") from exc
+    text = entry.get("text") if isinstance(entry, dict) else entry
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f'{path}, line {number}: expected a text, or an object with a "text"')
+    return text
 
 
 def _anchored_url(url: str, folder: Path, env: Mapping[str, str]) -> str:
