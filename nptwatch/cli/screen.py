@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GAP = "  "
 _KIBI = 1024
+_BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#"
 NARROWEST = 12
 """A shortened cell keeps so many characters."""
 
@@ -97,6 +98,11 @@ class Screen:
         for line in [titles, *cells]:
             self.say(self._line(columns, widths, line).rstrip())
 
+    @property
+    def unicode(self) -> bool:
+        """Whether more than ASCII can be shown."""
+        return (getattr(self.out, "encoding", None) or "").lower().startswith("utf")
+
     def when(self, at: datetime | None) -> str | None:
         """Say when: an age for people on a terminal, the time (UTC) elsewhere."""
         if at is None:
@@ -138,6 +144,26 @@ def shortened(text: str, width: int) -> str:
         return text
     tail = (width - 2 + 1) // 2
     return f"{text[: width - 2 - tail]}..{text[len(text) - tail :]}"
+
+
+def sparkline(values: Sequence[float], width: int, *, unicode: bool) -> str:
+    """Draw numbers as a line of blocks, the lowest as the lowest block, on a logarithmic scale.
+
+    Args:
+        values: what is no number is left out; zero counts as the smallest above it.
+        width: at most so many characters; a character is the median of neighbours where needed.
+        unicode: whether blocks can be shown; else characters of ASCII.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    least = min((value for value in finite if value > 0), default=1.0)
+    logs = [math.log(max(value, least)) for value in finite]
+    count = min(len(logs), max(width, 1))
+    parts = [logs[i * len(logs) // count : (i + 1) * len(logs) // count] for i in range(count)]
+    heights = [sorted(part)[len(part) // 2] for part in parts]
+    blocks = _BLOCKS if unicode else _ASCII_BLOCKS
+    low, span = min(heights, default=0.0), max(heights, default=0.0) - min(heights, default=0.0)
+    scale = (len(blocks) - 1) / span if span > 0 else 0.0
+    return "".join(blocks[round((height - low) * scale)] for height in heights)
 
 
 def age(seconds: float) -> str:

@@ -20,6 +20,7 @@ from nptwatch.cli.screen import (
     print_json,
     shortened,
     size_text,
+    sparkline,
     utc_text,
 )
 
@@ -152,3 +153,32 @@ def test_columns_shrink_no_more_than_needed() -> None:
     run, reason = text_of(shown).splitlines()[1].split()
     assert run == "r" * 30
     assert len(reason) == 28
+
+
+@pytest.mark.parametrize(("unicode", "line"), [(True, "█▇▆▅▄▃▂▁"), (False, "#*+=-._")])
+def test_sparkline_is_logarithmic(unicode: bool, line: str) -> None:
+    """Equal factors are equal steps down; the ends use the whole height."""
+    assert sparkline([2.0**-step for step in range(len(line))], 80, unicode=unicode) == line
+
+
+def test_sparkline_fits_its_width() -> None:
+    """More numbers than characters share one, and a spike does not hide its neighbours."""
+    falling = [100.0 * 0.99**step for step in range(1000)]
+    assert sparkline(falling, 8, unicode=True) == "█▇▆▅▄▃▂▁"
+    assert sparkline([*falling[:500], 1e9, *falling[500:]], 8, unicode=True) == "█▇▆▅▄▃▂▁"
+    assert len(sparkline(falling, 37, unicode=True)) == 37
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ([], ""),
+        ([0.5], "▁"),
+        ([0.3, 0.3], "▁▁"),
+        ([0.0, 1.0, 2.0], "▁▁█"),
+        ([1, math.nan, 2], "▁█"),
+    ],
+)
+def test_sparkline_of_odd_numbers(values: list[float], line: str) -> None:
+    """None, one, equal ones, zeros and what is no number draw what there is."""
+    assert sparkline(values, 10, unicode=True) == line
