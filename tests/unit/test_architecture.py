@@ -39,6 +39,9 @@ LIGHT_MODULES = {
     "diagnostics/grading.py",
     "diagnostics/report.py",
     "diagnostics/identity.py",
+    "diagnostics/curve_fit.py",
+    "diagnostics/falling.py",
+    "diagnostics/forecast.py",
 }
 """Modules of the heavy packages that the light ones import."""
 
