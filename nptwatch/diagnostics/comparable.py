@@ -39,11 +39,9 @@ def _measured(report: Report) -> bool:
 
 
 def _base(report: Report, *, by_revision: bool) -> str | None:
-    name = word_at(report, "diagnostic", "model_info", "base_model")
-    revision = word_at(report, "base_revision")
-    if by_revision and revision:
-        return f"{name or 'unnamed'}@{revision[:16]}"
-    return name
+    if by_revision:
+        return word_at(report, "base_revision")
+    return word_at(report, "diagnostic", "model_info", "base_model")
 
 
 def _probes(report: Report) -> str | None:

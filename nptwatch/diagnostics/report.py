@@ -15,6 +15,7 @@ from nptwatch.diagnostics.grading import (
     progress_of,
     readiness_of,
 )
+from nptwatch.diagnostics.identity import QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +67,7 @@ def quick_report(
     layers = [layer.index for layer in result.layout.layers]
     issues = [result.why] if result.why else []
     return {
+        "profile": QUICK,
         "checkpoint": checkpoint,
         "step": step,
         "diagnostic": {
@@ -85,6 +87,10 @@ def quick_report(
         "grade": str(result.grade) if result.grade else None,
         "residual": result.residual,
         "residual_mse": {rule: number(mse) for rule, mse in result.residual_mse.items()},
+        "local_errors": [
+            {"layer": own.layer, "mse": number(own.mse), "relative": number(own.relative)}
+            for own in result.local
+        ],
         "trainer_loss": asdict(trainer) if trainer else None,
         "findings": [{"code": f.code, "text": f.text} for f in (*result.findings, *more_findings)],
         "timestamp": at.isoformat(),

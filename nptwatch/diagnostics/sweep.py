@@ -9,7 +9,7 @@ product with a base weight. Each base weight is read once, whatever is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,6 +53,10 @@ class Outcome:
     scores: tuple[Score, ...]
     same_shape: bool
     non_finite: str | None
+
+    def part(self, prompts: slice) -> Outcome:
+        """Give the scores of some of the prompts; NaN in any prompt counts for all."""
+        return replace(self, scores=self.scores[prompts])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

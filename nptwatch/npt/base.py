@@ -77,9 +77,14 @@ class BaseModel:
         """Return the residual stream before the first layer, (B,T,D)."""
         return self.model.model.embed_tokens(ids_BT)  # type: ignore[no-any-return]  # untyped library
 
-    def rotary(self, h_BTD: Tensor, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rotary cos and sin, each (1,T,head_dim), in the stream's dtype."""
-        return self.model.model.rotary_emb(h_BTD, position_ids=positions_T[None])  # type: ignore[no-any-return]  # untyped library
+    def rotary(self, h_BTD: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rotary cos and sin, each (B,T,head_dim), in the stream's dtype.
+
+        Args:
+            positions: (B,T), or (T,) for B = 1.
+        """
+        positions_BT = positions if positions.dim() > 1 else positions[None]
+        return self.model.model.rotary_emb(h_BTD, position_ids=positions_BT)  # type: ignore[no-any-return]  # untyped library
 
     def norm(self, h: Tensor) -> Tensor:
         """Apply the last norm, (..., D)."""

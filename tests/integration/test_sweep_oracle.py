@@ -111,6 +111,67 @@ def test_overflow_in_the_forward_pass_is_invalid_and_names_the_layer(
     assert "layer 2" in result.why
 
 
+def test_an_overflow_reaches_no_other_variant(base: BaseModel) -> None:
+    """Infinity in one variant's attention stays there: its neighbours give what they give alone."""
+    tensors = tiny.weights(*LAYERS)
+    for name in [name for name in tensors if name.startswith("layer_1_")]:
+        tensors[name] *= 1e12
+    layout = infer_layout({n: tuple(t.shape) for n, t in tensors.items()}, base.shape)
+    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    probes = tokenize(base, PROMPTS)
+    reference = compute_reference(base, probes)
+    variants = [Variant(active=frozenset(active)) for active in ({1}, {3}, {2, 3}, ())]
+    swept = sweep(base, npt, probes, reference, variants, local_on=range(len(PROMPTS)))
+    assert swept.outcomes[0].non_finite == "output of layer 1"
+    alone = sweep(base, npt, probes, reference, variants[1:]).outcomes
+    for beside, wanted in zip(swept.outcomes[1:], alone, strict=True):
+        for score, number in zip(beside.scores, wanted.scores, strict=True):
+            assert score.mse == pytest.approx(number.mse, rel=1e-5, abs=1e-12)
+    assert [own.layer for own in swept.local[False]] == [2, 3]
+
+
+@pytest.mark.parametrize("drop", [False, True], ids=["keep", "drop"])
+def test_a_layer_s_own_error_is_its_output_on_the_base_s_input(
+    base: BaseModel, *, drop: bool
+) -> None:
+    """MSE to the base layer's output, both fed the stream that the library's own pass gives it."""
+    tensors = tiny.weights(*LAYERS)
+    layout = infer_layout({n: tuple(t.shape) for n, t in tensors.items()}, base.shape)
+    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    probes = tokenize(base, PROMPTS)
+    variant = Variant(active=frozenset(npt), drop=drop)
+    swept = sweep(
+        base, npt, probes, compute_reference(base, probes), [variant], local_on=range(len(PROMPTS))
+    )
+    assert [own.layer for own in swept.local[drop]] == [1, 2, 3]
+    for own in swept.local[drop]:
+        wanted = [own_error(base, tensors, own.layer, prompt, drop=drop) for prompt in PROMPTS]
+        mse, relative = (sum(numbers) / len(numbers) for numbers in zip(*wanted, strict=True))
+        assert own.mse == pytest.approx(mse, rel=1e-4)
+        assert own.relative == pytest.approx(relative, rel=1e-4)
+
+
+def own_error(
+    base: BaseModel, tensors: dict[str, torch.Tensor], layer: int, prompt: str, *, drop: bool
+) -> tuple[float, float]:
+    """One layer's error by hooks on whole forward passes: input from the base, output from both."""
+    ids = base.tokenizer(prompt)["input_ids"]
+    seen: list[torch.Tensor] = []
+
+    def look(_module: object, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.extend((given[0], output))
+
+    for active_layers in ((), (layer,)):
+        with active(base.model, tensors, active_layers, drop=drop) as model:
+            hook = model.model.layers[layer].register_forward_hook(look)
+            logits(model, ids)
+            hook.remove()
+    before, base_out, same, npt_out = seen
+    torch.testing.assert_close(before, same)  # nothing is active below it
+    mse = torch.nn.functional.mse_loss(npt_out, base_out).item()
+    return mse, mse / torch.nn.functional.mse_loss(base_out, before).item()
+
+
 def test_no_accuracy_measures_nothing_and_grades_nothing(base: BaseModel, tmp_path: Path) -> None:
     """Structure and one forward pass; no number is made up; broken weights are still found."""
     path = tiny.save(tmp_path / "npt_weights.pt", tiny.weights(*LAYERS))
