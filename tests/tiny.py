@@ -9,6 +9,7 @@ import torch
 from nptwatch.npt.layout import Kind, LayerLayout
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -81,8 +82,12 @@ def weights(
     }
 
 
-def distilled(base_folder: Path, mse: float) -> dict[str, Tensor]:
-    """Really train a last layer's NPT on the quick probes until its MSE is just below `mse`."""
+def distilled(base_folder: Path, mse: float, texts: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Really train a last layer's NPT until its MSE is just below `mse`.
+
+    Args:
+        texts: what on; the quick probes if none.
+    """
     from nptwatch.diagnostics.probes import QUICK_PROMPTS, tokenize
     from nptwatch.npt.base import load_base
     from nptwatch.npt.layout import infer_layout
@@ -95,7 +100,7 @@ def distilled(base_folder: Path, mse: float) -> dict[str, Tensor]:
     trained = {name: torch.nn.Parameter(tensor) for name, tensor in start.items()}
     layout = infer_layout({name: tuple(t.shape) for name, t in trained.items()}, base.shape)
     optimizer = torch.optim.Adam(trained.values(), lr=1e-3)
-    probes = tokenize(base, QUICK_PROMPTS)
+    probes = tokenize(base, texts or QUICK_PROMPTS)
     h_1ND = base.embed(probes.ids_N[None])
     rotary, mask = base.rotary(h_1ND, probes.positions_N), probes.segments
     for inner in base.layers[:last]:
