@@ -26,6 +26,11 @@ settings.register_profile("fuzz", max_examples=2000, deadline=None)
 settings.load_profile("fuzz" if os.environ.get("NPTWATCH_TEST_FUZZ") else "suite")
 
 
+# Before torch is imported, here and in every process that tests start: on tiny models its threads
+# only wait for one another, and several test processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 class FakeClock:
     """Stands still until a test moves it."""
 
