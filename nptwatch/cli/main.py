@@ -51,6 +51,10 @@ VERBS = {
             "Show a checkpoint's structure: layers, kind, rank, components, dtypes, step, CRCs."
         ),
     ),
+    "compare": Verb(
+        target="compare:compare",
+        summary="Compare checkpoints side by side, or runs step by step.",
+    ),
     "run": Verb(
         target="run:run",
         summary="Watch directories and measure every new checkpoint, until told to stop.",

@@ -97,7 +97,7 @@ def test_same_conditions_raise_no_warning() -> None:
             {"diagnostic": {"model_info": {"base_model": "y"}}},
             "base models differ: A x, B y",
         ),
-        ({"base_revision": "1"}, {"base_revision": "2"}, "base models differ: A llama@1, B"),
+        ({"base_revision": "1"}, {"base_revision": "2"}, "base models differ: A 1, B 2"),
         ({"diagnostics_version": 1}, {"diagnostics_version": 2}, "versions differ: A 1, B 2"),
         ({"probe_texts": []}, {"probe_texts": ["x"]}, "probe texts differ: A the guide's, B"),
     ],
