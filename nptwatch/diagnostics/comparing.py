@@ -260,8 +260,8 @@ def _test_rows(reports: Sequence[Report]) -> tuple[Row, ...]:
 
 _FULL = (
     ("standard_mse", "NPT vs Standard Mode", "avg_mse_standard_vs_original", "Standard mode MSE"),
-    ("npt_mse", "NPT vs Standard Mode", "avg_mse_npt_vs_original", "MSE on the test's texts"),
-    ("final_mse", "Progressive Layer Activation", "final_mse", "MSE, all layers on"),
+    ("npt_mse", "NPT vs Standard Mode", "avg_mse_npt_vs_original", "NPT mode MSE"),
+    ("final_mse", "Progressive Layer Activation", "final_mse", "Progressive, final MSE"),
     ("coherence", "Generation Quality", "avg_coherence", "Coherence"),
     ("similarity", "Generation Quality", "avg_similarity", "Similarity to the base"),
     ("greedy_prefix", "Generation Quality", "avg_greedy_common_prefix", "Greedy tokens in common"),
