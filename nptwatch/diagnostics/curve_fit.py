@@ -42,7 +42,7 @@ _RISING = 0.2
 _TAIL = 4.0  # degrees of freedom of Student's t: outliers happen
 _ROUNDS, _STRIDE = 8, 0.4  # of Gauss and Newton's method; its longest step
 _HALF_LIFE = 0.6  # in spans: what an old point counts
-_TEMPER = 0.6
+_TEMPER = 0.5
 """A point counts as so many independent ones: its noise is like its neighbours'. By backtest."""
 
 _NOISE_GUESS, _NOISE_POINTS = 0.05, 2.0  # what is believed of the noise before, in points
