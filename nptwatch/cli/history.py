@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nptwatch.cli.curve import forecast_lines, forecast_of
+from nptwatch.cli.history_table import COSINE_DIGITS, MSE_DIGITS, print_history, write_csv
 from nptwatch.cli.screen import Column, Screen, as_mapping, number, print_json
 from nptwatch.cli.session import (
     ConfigOption,
@@ -16,13 +17,13 @@ from nptwatch.cli.session import (
     reading,
     settings_of,
 )
+from nptwatch.cli.since import parse_since
+from nptwatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nptwatch.store.records import HistoryRow, RunRow
-
-_MSE_DIGITS, _COSINE_DIGITS = 4, 4
 
 
 def runs(
@@ -73,9 +74,9 @@ def print_runs(rows: Sequence[RunRow], screen: Screen) -> None:
                 row.run,
                 row.status,
                 row.step,
-                number(row.mse, _MSE_DIGITS),
-                number(row.cosine, _COSINE_DIGITS),
-                number(row.best_mse, _MSE_DIGITS),
+                number(row.mse, MSE_DIGITS),
+                number(row.cosine, COSINE_DIGITS),
+                number(row.best_mse, MSE_DIGITS),
                 row.done,
                 row.open_jobs,
                 row.failed,
@@ -91,66 +92,46 @@ def history(
         str, typer.Argument(help="The run's name, its folder, or how its name ends uniquely.")
     ],
     *,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="Begin at a step (500), an age (90min, 3h, 2d) or a time (2026-11-22T18:30).",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Show only so many, the last ones.")
     ] = None,
     as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
     database_url: DatabaseUrlOption = None,
 ) -> None:
     """List a run's checkpoints with their results.
 
-    Example: nptwatch history equivalence --json
+    Below the table stand its MSE as a line and the forecast, which is always made of all steps.
+
+    Example: nptwatch history equivalence --since 2d --csv
     """
+    if as_json and as_csv:
+        raise ConfigError("history takes --json or --csv, not both")
+    screen = Screen.of_stdout()
+    begin = parse_since(since, now=screen.now)
     with reading(settings_of(config, state_dir, database_url)) as stores:
-        rows = stores.history.history(run, limit=limit)
+        every = stores.history.history(run)
+    rows = [row for row in every if begin.admits(row)]
+    rows = rows if limit is None else rows[-limit:]
     if as_json:
         print_json(rows)
+    elif as_csv:
+        write_csv(rows, screen.out)
     elif rows:
-        print_history(rows, Screen.of_stdout())
+        print_history(rows, screen)
+        for line in forecast_lines(forecast_of(every), screen):
+            screen.say(line)
     else:
-        typer.echo(f"no checkpoints of {run} yet", err=True)
-
-
-def print_history(rows: Sequence[HistoryRow], screen: Screen) -> None:
-    """Print a table of checkpoints; reasons stand below it on a terminal, else in the rows."""
-    columns = [
-        Column(title="STEP", right=True),
-        Column(title="CHECKPOINT", shrinks=True),
-        Column(title="STATE"),
-        Column(title="MSE", right=True),
-        Column(title="COSINE", right=True),
-        Column(title="GRADE"),
-        Column(title="MEASURED"),
-    ]
-    cells: list[tuple[object, ...]] = [
-        (
-            row.step,
-            _name(row),
-            row.state,
-            number(row.mse, _MSE_DIGITS),
-            number(row.cosine, _COSINE_DIGITS),
-            row.grade,
-            screen.when(row.measured_at),
-        )
-        for row in rows
-    ]
-    if screen.width is None and any(row.reason for row in rows):
-        columns.append(Column(title="REASON"))
-        cells = [(*cell, row.reason) for cell, row in zip(cells, rows, strict=True)]
-    screen.table(columns, cells)
-    if screen.width is not None:
-        for row in rows:
-            if row.reason:
-                name = f"step {row.step}" if row.step is not None else _name(row)
-                screen.say(f"{name} {screen.painted(row.state)}: {row.reason}")
-
-
-def _name(row: HistoryRow) -> str:
-    """Name a checkpoint by its folder, with the folders that hold copies of it."""
-    names = [Path(path).parent.name for path in (row.path, *row.also)]
-    return " = ".join(names)
+        typer.echo(f"no checkpoints of {run}{' since then' if every else ' yet'}", err=True)
 
 
 def show(
@@ -172,10 +153,13 @@ def show(
     if as_json:
         print_json(as_mapping(row) | {"details": details})
     else:
-        _print_one(row, details, Screen.of_stdout())
+        print_checkpoint(row, Screen.of_stdout(), details)
 
 
-def _print_one(row: HistoryRow, details: Mapping[str, object] | None, screen: Screen) -> None:
+def print_checkpoint(
+    row: HistoryRow, screen: Screen, details: Mapping[str, object] | None = None
+) -> None:
+    """Print all facts of a checkpoint, and the text of its report where there is one."""
     facts = as_mapping(row) | {
         "state": screen.painted(row.state),
         "grade": row.grade and screen.painted(row.grade),

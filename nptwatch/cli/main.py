@@ -75,6 +75,14 @@ VERBS = {
     "history": Verb(
         target="history:history", summary="List a run's checkpoints with their results.", short=True
     ),
+    "best": Verb(
+        target="best:best", summary="Show the best measured checkpoint of a run.", short=True
+    ),
+    "forecast": Verb(
+        target="forecast:forecast",
+        summary="Say at which step a run is due to be GOOD and EXCELLENT, from its own history.",
+        short=True,
+    ),
     "show": Verb(
         target="history:show",
         summary="Show everything that is known of one checkpoint.",

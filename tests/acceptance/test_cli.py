@@ -159,7 +159,7 @@ def test_help_lists_every_verb(command: Command) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["run", "scan", "status", "runs", "history", "show", "jobs", "jobs list", "jobs retry",
+    ["run", "scan", "status", "runs", "history", "best", "forecast", "show", "jobs", "jobs list", "jobs retry",
      "jobs cancel", "wait", "db upgrade", "db current", "config check", "config show"],
 )  # fmt: skip
 def test_every_verb_explains_itself(command: Command, verb: str) -> None:
@@ -183,6 +183,9 @@ def test_version(command: Command) -> None:
         (["wait", "x", "--until", "great"], "great"),
         (["wait", "x", "--until", "invalid"], "--until takes POOR, FAIR, GOOD or EXCELLENT"),
         (["history", "x", "--limit", "0"], "'--limit'"),
+        (["history", "x", "--since", "soon"], "--since takes a step (500)"),
+        (["history", "x", "--json", "--csv"], "--json or --csv"),
+        (["best", "x", "--json", "--path"], "--json or --path"),
         (["jobs", "retry"], "say --all"),
         (["jobs", "cancel", "3", "--all"], "say --all"),
         (["run"], "no directory to watch"),
@@ -215,7 +218,7 @@ def test_wrong_settings_exit_2_and_tell_all(command: Command) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status"], ["runs"], ["history", "x"], ["show", "x"], ["jobs"], ["jobs", "retry", "1"],
+    [["status"], ["runs"], ["history", "x"], ["best", "x"], ["forecast", "x"], ["show", "x"], ["jobs"], ["jobs", "retry", "1"],
      ["db", "current"]],
 )  # fmt: skip
 def test_reading_where_nothing_ran_exits_5(command: Command, arguments: Sequence[str]) -> None:
@@ -283,8 +286,10 @@ def test_history_of_an_unknown_run_exits_2(command: Command, queue: Queue) -> No
 
 
 def test_history_as_text(command: Command, queue: Queue) -> None:
-    """In a pipe: one line each, aligned, uncut, reasons in the line, no colours."""
-    lines = command("history", RUN).stdout.splitlines()
+    """In a pipe: one line each, aligned, uncut, reasons in the line, no colours; then the curve."""
+    shown, _, curve = command("history", RUN).stdout.partition("\n\n")
+    lines = shown.splitlines()
+    assert curve.startswith("MSE  ")
     assert lines[0].split() == [
         "STEP", "CHECKPOINT", "STATE", "MSE", "COSINE", "GRADE", "MEASURED", "REASON",
     ]  # fmt: skip
@@ -538,7 +543,7 @@ def until(condition: Callable[[], bool], child: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["status"], ["runs"], ["history", RUN], ["jobs"], ["wait", RUN], ["config", "show"],
+    [["--help"], ["status"], ["runs"], ["history", RUN], ["best", RUN], ["forecast", RUN], ["jobs"], ["wait", RUN], ["config", "show"],
      ["scan", "--dry-run", "."], ["db", "current"], ["show", "1"]],
 )  # fmt: skip
 def test_no_verb_that_reads_loads_torch(
