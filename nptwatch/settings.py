@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from nptwatch.sources import Given
 
+QUICK, FULL = "quick", "full"
+"""Profiles: which diagnostic is asked of a checkpoint."""
+
 Seconds = Annotated[float, Field(ge=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 

@@ -171,6 +171,7 @@ def _print(rows: Sequence[JobRow], screen: Screen) -> None:
             Column(title="STATE"),
             Column(title="TRIES", right=True),
             Column(title="CHANGED"),
+            Column(title="ASKED", shrinks=True),
             Column(title="REASON", shrinks=True),
         ),
         [
@@ -182,6 +183,7 @@ def _print(rows: Sequence[JobRow], screen: Screen) -> None:
                 row.state,
                 row.attempts,
                 screen.when(row.updated_at),
+                row.asked_because,
                 row.reason,
             )
             for row in rows

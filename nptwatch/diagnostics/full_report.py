@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nptwatch.diagnostics.full_tests import STANDARD
-from nptwatch.diagnostics.identity import FULL
 from nptwatch.diagnostics.report import number, quick_report
 from nptwatch.diagnostics.results import TestStatus
+from nptwatch.settings import FULL
 
 if TYPE_CHECKING:
     from nptwatch.diagnostics.report import Report

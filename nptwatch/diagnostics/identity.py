@@ -6,11 +6,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from nptwatch.settings import FULL
+
 if TYPE_CHECKING:
     from nptwatch.settings import Settings
-
-QUICK, FULL = "quick", "full"
-"""The profiles."""
 
 DIAGNOSTICS_VERSION = 2
 """Raise when a measure, probe or formula changes: everything is then measured again."""

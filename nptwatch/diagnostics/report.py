@@ -15,7 +15,7 @@ from nptwatch.diagnostics.grading import (
     progress_of,
     readiness_of,
 )
-from nptwatch.diagnostics.identity import QUICK
+from nptwatch.settings import QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

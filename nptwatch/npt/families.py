@@ -35,7 +35,7 @@ def require_known_parts(name: str, model: Any) -> None:  # noqa: ANN401 - transf
     Raises:
         BaseModelError: it has others; says which.
     """
-    inner = getattr(model, "model", None)
+    inner: Any = getattr(model, "model", None)  # a torch module, or nothing
     missing = MODEL_PARTS - _parts(inner)
     if missing or not hasattr(model, "lm_head"):
         raise _other(name, model, f"has no {', '.join(sorted(missing)) or 'lm_head'}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import ConfigError, SchemaError
+from nptwatch.settings import QUICK
 from nptwatch.store import migrate as migrations
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
@@ -90,8 +91,8 @@ def build_watcher(settings: Settings, stores: Stores, on_queued: Callable[[], No
     )
 
 
-def request_of(settings: Settings, profile: str = "quick") -> Request:
-    """Say what is measured of each new checkpoint: the one place where the profile is chosen."""
+def request_of(settings: Settings, profile: str = QUICK) -> Request:
+    """Say what is asked for; of each new checkpoint the quick profile."""
     return Request(profile=profile, settings_hash=settings_hash(settings, profile))
 
 

@@ -21,10 +21,12 @@ from nptwatch.alerts.rules import make_rules
 from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import ConfigError, NptwatchError
 from nptwatch.logs import configure_logs
-from nptwatch.service.build import open_stores
+from nptwatch.service.build import open_stores, request_of
 from nptwatch.service.handover import parse_settings, read_line
+from nptwatch.settings import FULL
 from nptwatch.store.engine import utc_now
 from nptwatch.worker.loop import WorkerLoop
+from nptwatch.worker.policy import FullPolicy
 from nptwatch.worker.wake import Wake
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ def _work(arguments: argparse.Namespace, settings: Settings, say_ready: Callable
         worker_id=arguments.worker_id,
         wake=wake,
         abandon=_end_now,
+        follow=FullPolicy(settings.full, request_of(settings, FULL)).follow,
     )
     return loop.run(say_ready)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, select, update
 
+from nptwatch.store.asking import Wish, put_job, supersede_others
 from nptwatch.store.engine import insert_into, utc_now
 from nptwatch.store.names import numbered_step, rename
 from nptwatch.store.newest import flag_newest
@@ -108,7 +109,9 @@ class Catalog:
             again = [JobState.DELETED, JobState.SUPERSEDED]
             if (before, signature) != (checkpoint_id, file.signature):
                 again.append(JobState.UNLOADABLE)
-            if _put_job(connection, checkpoint_id, run_id, request, now, again=again):
+            queued = put_job(connection, checkpoint_id, request, now, Wish(again=again))
+            supersede_others(connection, checkpoint_id, request, now)
+            if queued is not None:
                 return Admission.QUEUED
             if before == checkpoint_id or not _held_elsewhere(connection, checkpoint_id, file.path):
                 return Admission.KNOWN
@@ -244,76 +247,6 @@ def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int, no
             if job.state is JobState.QUEUED:
                 flag_newest(connection, job.id)
     return int(old.id)
-
-
-def _put_job(
-    connection: Connection,
-    checkpoint_id: int,
-    run_id: int,
-    request: Request,
-    now: datetime,
-    *,
-    again: Collection[JobState],
-) -> bool:
-    """Make the job, or revive one that ended in one of `again`; say if it is queued now."""
-    checkpoint = connection.execute(
-        select(Checkpoint.step, Checkpoint.mtime_ns).where(Checkpoint.id == checkpoint_id)
-    ).one()
-    job_id = connection.scalar(
-        insert_into(connection, Job)
-        .values(
-            run_id=run_id,
-            checkpoint_id=checkpoint_id,
-            profile=request.profile,
-            settings_hash=request.settings_hash,
-            state=JobState.QUEUED,
-            newest=False,
-            mtime_ns=checkpoint.mtime_ns,
-            order_step=_order_step(checkpoint.step),
-            available_at=now,
-            attempts=0,
-            attempts_by_cause={},
-            created_at=now,
-            updated_at=now,
-        )
-        .on_conflict_do_nothing()
-        .returning(Job.id)
-    )
-    if job_id is None:
-        job_id = connection.scalar(
-            update(Job)
-            .where(
-                Job.checkpoint_id == checkpoint_id,
-                Job.profile == request.profile,
-                Job.settings_hash == request.settings_hash,
-                Job.state.in_(again),
-            )
-            .values(
-                state=JobState.QUEUED, reason="the file is back", available_at=now, updated_at=now
-            )
-            .returning(Job.id)
-        )
-    _supersede_others(connection, checkpoint_id, request, now)
-    if job_id is None:
-        return False
-    flag_newest(connection, job_id)
-    return True
-
-
-def _supersede_others(
-    connection: Connection, checkpoint_id: int, request: Request, now: datetime
-) -> None:
-    """Close what waits to be measured by other settings: they are not in force any more."""
-    connection.execute(
-        update(Job)
-        .where(
-            Job.checkpoint_id == checkpoint_id,
-            Job.profile == request.profile,
-            Job.settings_hash != request.settings_hash,
-            Job.state == JobState.QUEUED,
-        )
-        .values(state=JobState.SUPERSEDED, reason="asked again with other settings", updated_at=now)
-    )
 
 
 def _order_step(step: int | None) -> int:

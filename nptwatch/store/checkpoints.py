@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, select
 
+from nptwatch.settings import FULL
 from nptwatch.store.names import best_first, numbered_step
 from nptwatch.store.records import FileState, HistoryRow, JobState
 from nptwatch.store.tables import Checkpoint, File, Job, Result, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstrumentedAttribute
@@ -29,7 +33,12 @@ _NO_RESULT: dict[str, Any] = {  # Any: the fields' types differ
     "top1_agreement": None,
     "relative_mse": None,
     "perplexity_ratio": None,
+    "hidden_mse": None,
     "residual": None,
+    "overall_status": None,
+    "avg_score": None,
+    "full_state": None,
+    "full_because": None,
     "attempts": 0,
     "measured_at": None,
     "duration_seconds": None,
@@ -68,7 +77,12 @@ def checkpoint_rows(connection: Connection, *only: ColumnElement[bool]) -> list[
             Result.top1_agreement,
             Result.relative_mse,
             Result.perplexity_ratio,
+            Result.hidden_mse,
             Result.residual,
+            Result.overall_status,
+            Result.avg_score,
+            case((Job.profile == FULL, Job.state)).label("full_state"),
+            case((Job.profile == FULL, Job.asked_because)).label("full_because"),
             Job.attempts,
             Checkpoint.first_seen_at,
             Result.measured_at,
@@ -91,6 +105,29 @@ def checkpoint_rows(connection: Connection, *only: ColumnElement[bool]) -> list[
         )
         for row in rows
     ]
+
+
+def one_per_content(rows: Sequence[HistoryRow]) -> list[HistoryRow]:
+    """Join the rows of one content, which differ in profile; files without content stay."""
+    joined: dict[object, HistoryRow] = {}
+    for row in rows:
+        key = (row.run_path, row.fingerprint) if row.fingerprint else row.path
+        known = joined.get(key)
+        joined[key] = row if known is None else _joined(known, row)
+    return list(joined.values())
+
+
+def _joined(one: HistoryRow, other: HistoryRow) -> HistoryRow:
+    full, quick = (one, other) if one.profile == FULL else (other, one)
+    shown = full if full.result_id is not None or quick.result_id is None else quick
+    shown = quick if quick.result_id is None and full.result_id is None else shown
+    both = quick.result_id is not None and full.result_id is not None
+    return replace(
+        shown,
+        profile=f"{quick.profile}+{full.profile}" if both else shown.profile,
+        full_state=full.full_state,
+        full_because=full.full_because,
+    )
 
 
 def _whole_paths(connection: Connection, *only: ColumnElement[bool]) -> dict[int, list[str]]:
@@ -137,6 +174,16 @@ def named_rows(connection: Connection, path_or_id: str) -> list[HistoryRow]:
     rows = checkpoint_rows(connection, latest_job(), Checkpoint.id.in_(held))
     rows = rows or bare_rows(connection, _at(File.path, real))
     return rows or checkpoint_rows(connection, latest_job(), _at(Checkpoint.path, real))
+
+
+def find_contents(connection: Connection, path_or_id: str) -> Sequence[int]:
+    """Find checkpoints by job number, else by a path that has the content."""
+    if path_or_id.isdecimal():
+        by_number = select(Job.checkpoint_id).where(Job.id == int(path_or_id))
+        return connection.scalars(by_number).all()
+    at = _at(File.path, os.path.realpath(path_or_id))
+    by_path = select(File.checkpoint_id).where(at, File.checkpoint_id.is_not(None)).distinct()
+    return [found for found in connection.scalars(by_path).all() if found is not None]
 
 
 def _at(column: InstrumentedAttribute[str], path: str) -> ColumnElement[bool]:

@@ -27,6 +27,7 @@ def claim_statement() -> ReturningUpdate[int]:
         select(candidate.id)
         .where(candidate.state == JobState.QUEUED, candidate.available_at <= bindparam("now"))
         .order_by(
+            candidate.urgency.desc(),
             candidate.newest.desc(),
             candidate.mtime_ns.desc(),
             candidate.order_step.desc(),

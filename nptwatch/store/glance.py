@@ -47,8 +47,10 @@ _WORKERS = """
 
 _RUNS = """
     WITH counted AS (
-        SELECT run_id, sum(state = 'done') AS done, sum(state = 'failed') AS failed,
-            sum(state IN ('queued', 'leased')) AS open_jobs
+        SELECT run_id, count(DISTINCT iif(state = 'done', checkpoint_id, NULL)) AS done,
+            count(DISTINCT iif(state = 'failed', checkpoint_id, NULL)) AS failed,
+            count(DISTINCT iif(state = 'queued', checkpoint_id, NULL))
+            + count(DISTINCT iif(state = 'leased', checkpoint_id, NULL)) AS open_jobs
         FROM jobs GROUP BY run_id
     ), ranked AS (
         SELECT jobs.run_id, results.mse, checkpoints.step, row_number() OVER

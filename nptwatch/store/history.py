@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sqlalchemy import select
 
@@ -13,6 +13,7 @@ from nptwatch.store.checkpoints import (
     checkpoint_rows,
     latest_job,
     named_rows,
+    one_per_content,
 )
 from nptwatch.store.engine import utc_now
 from nptwatch.store.records import ChangeRow
@@ -20,8 +21,14 @@ from nptwatch.store.runs import find_run, run_rows
 from nptwatch.store.tables import Checkpoint, File, OutboxRow, Result, Run, StatusChangeRow
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
     from nptwatch.store.engine import Database
     from nptwatch.store.records import Clock, HistoryRow, RunRow
+
+
+Measure: TypeAlias = Literal["mse", "cosine", "kl"]
 
 
 class History:
@@ -50,12 +57,23 @@ class History:
             run_id = find_run(connection, name_or_path)
             return run_rows(connection, Run.id == run_id)[0]
 
-    def history(self, run: str, *, limit: int | None = None) -> list[HistoryRow]:
+    def history(
+        self,
+        run: str,
+        *,
+        limit: int | None = None,
+        since_step: int | None = None,
+        since_at: datetime | None = None,
+    ) -> list[HistoryRow]:
         """List a run's checkpoints by step (unknown last), and files that never became one.
+
+        One row for each content, whatever profiles it was measured by.
 
         Args:
             run: as in `run`.
             limit: give only the last so many.
+            since_step: leave out earlier steps, and those that are not known.
+            since_at: leave out what was measured before, or, if it was not, first seen before.
 
         Raises:
             ConfigError: no such run.
@@ -64,8 +82,33 @@ class History:
             run_id = find_run(connection, run)
             rows = checkpoint_rows(connection, latest_job(), Checkpoint.run_id == run_id)
             rows += bare_rows(connection, File.run_id == run_id)
+        rows = one_per_content(rows)
+        if since_step is not None:
+            rows = [row for row in rows if row.step is not None and row.step >= since_step]
+        if since_at is not None:
+            rows = [row for row in rows if (row.measured_at or row.first_seen_at) >= since_at]
         rows.sort(key=by_step)
         return rows if limit is None else rows[max(0, len(rows) - limit) :]
+
+    def best(self, run: str, by: Measure = "mse") -> HistoryRow | None:
+        """Give a run's best checkpoint; None while nothing was measured. NaN is never best.
+
+        Args:
+            run: as in `run`.
+            by: lowest mse or kl, or highest cosine; of equals the earliest step.
+
+        Raises:
+            ConfigError: no such run.
+        """
+        measured = [row for row in self.history(run) if getattr(row, by) is not None]
+        sign = -1 if by == "cosine" else 1
+        return min(measured, key=lambda row: sign * getattr(row, by), default=None)
+
+    def reports(self, result_ids: Collection[int]) -> dict[int, dict[str, Any]]:  # Any: free JSON
+        """Give full reports, by result."""
+        query = select(Result.id, Result.details).where(Result.id.in_(list(result_ids)))
+        with self._database.read() as connection:
+            return {row.id: row.details for row in connection.execute(query)}
 
     def show(self, path_or_id: str) -> tuple[HistoryRow, dict[str, Any] | None]:  # Any: free JSON
         """Find one checkpoint with its full report.
@@ -86,7 +129,10 @@ class History:
                     f"nothing is known of {path_or_id!r}: expected a weights file, its folder, or"
                     " a job number (see `nptwatch history RUN --json` or `nptwatch jobs list`)"
                 )
-            row = max(rows, key=lambda each: (each.result_id is not None, each.job_id or 0))
+            row = max(
+                one_per_content(rows),
+                key=lambda each: (each.result_id is not None, each.job_id or 0),
+            )
             if row.result_id is None:
                 return row, None
             details = select(Result.details).where(Result.id == row.result_id)

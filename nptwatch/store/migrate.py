@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from nptwatch.store.engine import Database
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """All revisions, oldest first; kept here so that `check` need not load Alembic."""
 
 
@@ -65,6 +67,8 @@ def check(database: Database) -> None:
 def upgrade(database: Database) -> None:
     """Create the tables or bring them up to date, in one transaction; safe to run at the same time.
 
+    A SQLite file with tables is copied beside itself first.
+
     Raises:
         SchemaError: the database was made by a newer version.
         DatabaseError: it cannot be written.
@@ -77,10 +81,30 @@ def upgrade(database: Database) -> None:
         return
     if found is not None and found not in REVISIONS:
         check(database)
+    if found is not None and database.path is not None:
+        _copy_beside(database.path)
     config = alembic_config()
     with database.schema_change() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _copy_beside(file: Path) -> None:
+    """Keep a SQLite database as it was before its tables are changed.
+
+    Raises:
+        DatabaseError: there is no room, or the folder cannot be written.
+    """
+    copy = file.with_name(f"{file.name}.before-{head()}")
+    part = copy.with_name(f"{copy.name}.part")
+    try:
+        with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(part)) as new:
+            old.backup(new)
+        part.replace(copy)
+    except (OSError, sqlite3.Error) as exc:
+        part.unlink(missing_ok=True)
+        msg = f"database {file} is not upgraded, as no copy can be made beside it: {exc}"
+        raise DatabaseError(msg) from exc
 
 
 def alembic_config() -> Config:

@@ -22,15 +22,18 @@ def is_older(step: int | None, mtime_ns: int, *, than_step: int | None, than_mti
 
 
 def flag_newest(connection: Connection, job_id: int) -> None:
-    """Flag a job that was just queued if no queued job of its run is newer, and unflag the others.
+    """Flag a job that was just queued if no queued one of its run and profile is newer.
+
+    The others of the run and profile lose the flag.
 
     Leased ones lose the flag too: should they come back, they are no longer the newest.
     """
     job = connection.execute(
-        select(Job.run_id, Job.order_step, Job.mtime_ns).where(Job.id == job_id)
+        select(Job.run_id, Job.profile, Job.order_step, Job.mtime_ns).where(Job.id == job_id)
     ).one()
     newer = exists().where(
         Job.run_id == job.run_id,
+        Job.profile == job.profile,
         Job.state == JobState.QUEUED,
         Job.id != job_id,
         _newer_than(job.order_step, job.mtime_ns),
@@ -42,6 +45,7 @@ def flag_newest(connection: Connection, job_id: int) -> None:
         update(Job)
         .where(
             Job.run_id == job.run_id,
+            Job.profile == job.profile,
             Job.state.in_([JobState.QUEUED, JobState.LEASED]),
             or_(Job.newest, Job.id == job_id),
         )

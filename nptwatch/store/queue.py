@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, update
 
+from nptwatch.store.asking import ask
 from nptwatch.store.claiming import claim_of, claim_statement
 from nptwatch.store.engine import utc_now
 from nptwatch.store.leases import Failure, change_leased, close_leased, count_failure, take_back
 from nptwatch.store.newest import flag_newest
-from nptwatch.store.recording import record_outcome, store_result
+from nptwatch.store.recording import follow_nothing, record_outcome, store_result
 from nptwatch.store.records import Claim, Finished, JobRow, JobState, WorkerState
 from nptwatch.store.tables import Checkpoint, Job, Result, Run, Worker
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from nptwatch.store.engine import Database
-    from nptwatch.store.records import AlertRules, Clock, Measured
+    from nptwatch.store.records import AlertRules, Asked, Clock, FollowUp, Measured, Request
 
 _ENDS_BY_OWNER = frozenset({JobState.DELETED, JobState.SUPERSEDED, JobState.UNLOADABLE})
 
@@ -34,6 +35,7 @@ _JOB_ROWS = (
         Checkpoint.step,
         Checkpoint.path,
         Job.profile,
+        Job.asked_because,
         Job.state,
         Job.reason,
         Job.attempts,
@@ -88,12 +90,18 @@ class Queue:
             return connection.scalar(query)
 
     def finish(
-        self, claim: Claim, worker_id: str, measured: Measured, rules: AlertRules
+        self,
+        claim: Claim,
+        worker_id: str,
+        measured: Measured,
+        rules: AlertRules,
+        follow: FollowUp = follow_nothing,
     ) -> Finished | None:
         """End a job with its result, the run's status, the status change and the alerts it raises.
 
         Args:
             rules: called inside the transaction if the status changes; must not block.
+            follow: called inside the transaction after a quick result; what it demands is queued.
 
         Returns:
             None: the lease was lost, nothing was written.
@@ -103,17 +111,22 @@ class Queue:
             if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
                 return None
             result_id = store_result(connection, claim, measured)
-            return _end(connection, claim, worker_id, result_id, rules, now)
+            return _end(connection, claim, worker_id, result_id, rules, follow, now)
 
     def finish_known(
-        self, claim: Claim, worker_id: str, result_id: int, rules: AlertRules
+        self,
+        claim: Claim,
+        worker_id: str,
+        result_id: int,
+        rules: AlertRules,
+        follow: FollowUp = follow_nothing,
     ) -> Finished | None:
         """End a job with a result that another job has measured; otherwise as `finish`."""
         now = self._clock()
         with self._database.begin() as connection:
             if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
                 return None
-            return _end(connection, claim, worker_id, result_id, rules, now)
+            return _end(connection, claim, worker_id, result_id, rules, follow, now)
 
     def fail(
         self,
@@ -304,6 +317,19 @@ class Queue:
                 flag_newest(connection, job_id)
             return len(retried)
 
+    def ask(self, path_or_id: str, request: Request, *, because: str) -> Asked:
+        """Ask for a known checkpoint's measurement at once; what is measured is not repeated.
+
+        Args:
+            path_or_id: weights file, its folder, or the number of a job of it.
+            because: who or what asks, for people.
+
+        Raises:
+            ConfigError: nothing is known of it, or its files are gone.
+        """
+        with self._database.begin() as connection:
+            return ask(connection, path_or_id, request, because, self._clock())
+
     def depth(self) -> dict[JobState, int]:
         """Count the jobs in each state, zeros included."""
         with self._database.read() as connection:
@@ -343,6 +369,7 @@ def _end(
     worker_id: str,
     result_id: int,
     rules: AlertRules,
+    follow: FollowUp,
     now: datetime,
 ) -> Finished:
     ended = change_leased(
@@ -355,7 +382,7 @@ def _end(
         updated_at=now,
     )
     assert ended, "the lease was held a statement ago, in this transaction"  # noqa: S101
-    return record_outcome(connection, claim.job_id, result_id, rules, now)
+    return record_outcome(connection, claim.job_id, result_id, rules, now, follow)
 
 
 def _mark_lost(connection: Connection, worker_id: str) -> None:

@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
+from nptwatch.settings import FULL, QUICK
+from nptwatch.store.asking import Wish, put_job
 from nptwatch.store.engine import insert_into
 from nptwatch.store.newest import is_older
-from nptwatch.store.records import Finished, Measured, OutboxState, StatusChange
+from nptwatch.store.records import (
+    Facts,
+    Finished,
+    Measured,
+    OutboxState,
+    StatusChange,
+    Urgency,
+)
 from nptwatch.store.tables import Checkpoint, Job, OutboxRow, Result, Run, StatusChangeRow
 
 if TYPE_CHECKING:
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.engine import Connection
 
-    from nptwatch.store.records import AlertRules, Claim, Message
+    from nptwatch.store.records import AlertRules, Claim, FollowUp, Message
 
 _EVENTS = UUID("6e9a3c1e-5d0f-4c52-9d3b-6b1f7c0a4e21")
 """Namespace of event ids: the same event has the same id on every host and after every restart."""
@@ -58,14 +67,25 @@ def store_result(connection: Connection, claim: Claim, measured: Measured) -> in
     return connection.scalars(select(Result.id).filter_by(**key)).one()
 
 
+def follow_nothing(_facts: Facts) -> None:
+    """Demand nothing further."""
+
+
 def record_outcome(
-    connection: Connection, job_id: int, result_id: int, rules: AlertRules, now: datetime
+    connection: Connection,
+    job_id: int,
+    result_id: int,
+    rules: AlertRules,
+    now: datetime,
+    follow: FollowUp = follow_nothing,
 ) -> Finished:
-    """Let the run's status follow a job's result, if it is of the newest measured step."""
+    """Let the run's status follow a job's result, and what follows a quick result be asked."""
     job = connection.execute(
         select(
             Job.id,
             Job.run_id,
+            Job.checkpoint_id,
+            Job.profile,
             Checkpoint.path,
             Checkpoint.step,
             Checkpoint.mtime_ns,
@@ -81,6 +101,26 @@ def record_outcome(
     if job.grade == _NO_STATUS:
         return Finished(result_id=result_id, change=None, messages=0, late=False)
     run = _status(connection, job.run_id)
+    finished = _move_status(connection, job, run, result_id, rules, now)
+    if job.profile != QUICK:
+        return finished
+    demand = follow(facts_of(connection, job, run, late=finished.late))
+    if demand is None:
+        return finished
+    wish = Wish(urgency=Urgency.POLICY, because=demand.because)
+    asked = put_job(connection, job.checkpoint_id, demand.request, now, wish)
+    return replace(finished, asked=demand.because) if asked is not None else finished
+
+
+def _move_status(
+    connection: Connection,
+    job: Row[*tuple[Any, ...]],  # Any: named columns
+    run: Row[*tuple[Any, ...]],
+    result_id: int,
+    rules: AlertRules,
+    now: datetime,
+) -> Finished:
+    """Move the run's status if the result is of its newest measured step."""
     if run.status is not None and is_older(
         job.step, job.mtime_ns, than_step=run.step, than_mtime_ns=run.mtime_ns
     ):
@@ -101,6 +141,45 @@ def record_outcome(
     messages = rules(change)
     written = _post(connection, change, _store_change(connection, change, job.id), messages)
     return Finished(result_id=result_id, change=change, messages=written, late=False)
+
+
+def facts_of(
+    connection: Connection,
+    job: Row[*tuple[Any, ...]],  # Any: named columns
+    run: Row[*tuple[Any, ...]],
+    *,
+    late: bool,
+) -> Facts:
+    """Gather what a policy may want to know; `run` is as it was before the result."""
+    others = select(func.min(Result.mse)).join(Job, Job.result_id == Result.id)
+    asked = select(Job.settings_hash).where(
+        Job.checkpoint_id == job.checkpoint_id, Job.profile == FULL
+    )
+    return Facts(
+        run_name=run.name,
+        step=job.step,
+        nth=_place(connection, job),
+        old=run.status,
+        status=run.status if late else job.grade,
+        late=late,
+        grade=job.grade,
+        mse=job.mse,
+        best_mse_before=connection.scalar(
+            others.where(Job.run_id == job.run_id, Job.checkpoint_id != job.checkpoint_id)
+        ),
+        asked_before=frozenset(connection.scalars(asked).all()),
+    )
+
+
+def _place(connection: Connection, job: Row[*tuple[Any, ...]]) -> int:  # Any: named columns
+    """Count the run's checkpoints up to this one, in step order; unknown steps come last."""
+    earlier = Checkpoint.id <= job.checkpoint_id
+    if job.step is None:
+        before = Checkpoint.step.is_not(None) | earlier
+    else:
+        before = (Checkpoint.step < job.step) | ((Checkpoint.step == job.step) & earlier)
+    query = select(func.count()).where(Checkpoint.run_id == job.run_id, before)
+    return connection.scalars(query).one()
 
 
 def _status(connection: Connection, run_id: int) -> Row[*tuple[Any, ...]]:  # Any: named columns

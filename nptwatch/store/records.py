@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -111,6 +111,74 @@ class Request:
     settings_hash: str
 
 
+class Urgency(IntEnum):
+    """What a worker takes first, whatever its age."""
+
+    POLICY = 0  # a full diagnostic that nobody waits for
+    CHECKPOINT = 1  # a new checkpoint's quick one
+    PERSON = 2  # somebody asked
+
+
+class Asking(StrEnum):
+    """What became of a person's wish."""
+
+    QUEUED = "queued"  # by this
+    WAITS = "waits"  # was queued already, and goes first now
+    RUNS = "runs"  # a worker is at it
+    KNOWN = "known"  # measured already: same content, same settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A wish and the job it led to; grade and time where it is known already."""
+
+    did: Asking
+    job_id: int
+    run: str
+    step: int | None
+    path: str
+    profile: str
+    worker_id: str | None
+    grade: str | None
+    measured_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a policy may want to know of a checkpoint that was just measured quickly.
+
+    Attributes:
+        nth: its place among its run's checkpoints in step order, from 1; unknown steps last.
+        old: the run's status before; status: now.
+        late: an older step than the status stands on; it left the status alone.
+        best_mse_before: the lowest MSE of the run's other checkpoints, None if there is none.
+        asked_before: settings hashes by which a full diagnostic of it was asked already.
+    """
+
+    run_name: str
+    step: int | None
+    nth: int
+    old: str | None
+    status: str | None
+    late: bool
+    grade: str
+    mse: float | None
+    best_mse_before: float | None
+    asked_before: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """A further measurement of the same checkpoint, and why."""
+
+    request: Request
+    because: str
+
+
+FollowUp: TypeAlias = Callable[[Facts], Demand | None]
+"""Decides what follows a quick result; called inside `finish`'s transaction."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownFile:
     """What the database remembers of a path."""
@@ -162,6 +230,8 @@ class Measured:
     Attributes:
         grade: EXCELLENT, GOOD, FAIR, POOR, INVALID or UNLOADABLE.
         base_revision: content identity of the base model ("" where it was never loaded).
+        overall_status: of the full diagnostic: READY, PARTIALLY_READY or NOT_READY.
+        avg_score: mean score of the full diagnostic's tests, 0 to 1.
         details: the JSON report.
     """
 
@@ -174,7 +244,10 @@ class Measured:
     top1_agreement: float | None = None
     relative_mse: float | None = None
     perplexity_ratio: float | None = None
+    hidden_mse: float | None = None
     residual: str | None = None
+    overall_status: str | None = None
+    avg_score: float | None = None
     error: str | None = None
     duration_seconds: float
     measured_at: datetime
@@ -222,12 +295,14 @@ class Finished:
         change: the status change it caused, if any.
         messages: how many outbox rows were written.
         late: the result is of an older step than the run's status and left it alone.
+        asked: why a full diagnostic was asked for because of it; None: it was not.
     """
 
     result_id: int
     change: StatusChange | None
     messages: int
     late: bool
+    asked: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,14 +321,21 @@ class Delivery:
 class HistoryRow:
     """One checkpoint of a run with its job and result; None where there is none yet.
 
-    `state` is the job's where there is one, else the file's.
+    `state` is the job's where there is one, else the file's. Where both profiles were asked it is
+    of the one that has a result, the full one first; so are the numbers, which are of the same
+    prompts.
+
+    Attributes:
+        also: other paths with the same content (best/, final/).
+        profile: quick, full, or quick+full: what has a result; else what is asked.
+        full_state: of its full diagnostic's job, None where none was asked; full_because: why.
     """
 
     run: str
     run_path: str
     step: int | None
     path: str
-    also: tuple[str, ...]  # other paths with the same content (best/, final/)
+    also: tuple[str, ...]
     fingerprint: str | None
     profile: str | None
     state: str
@@ -265,7 +347,12 @@ class HistoryRow:
     top1_agreement: float | None
     relative_mse: float | None
     perplexity_ratio: float | None
+    hidden_mse: float | None
     residual: str | None
+    overall_status: str | None
+    avg_score: float | None
+    full_state: str | None
+    full_because: str | None
     attempts: int
     first_seen_at: datetime
     measured_at: datetime | None
@@ -323,6 +410,7 @@ class JobRow:
     step: int | None
     path: str
     profile: str
+    asked_because: str
     state: JobState
     reason: str | None
     attempts: int

@@ -60,7 +60,9 @@ def run_rows(connection: Connection, *only: ColumnElement[bool]) -> list[RunRow]
     jobs = {
         (run_id, state): count
         for run_id, state, count in connection.execute(
-            select(Job.run_id, Job.state, func.count()).group_by(Job.run_id, Job.state)
+            select(Job.run_id, Job.state, func.count(Job.checkpoint_id.distinct())).group_by(
+                Job.run_id, Job.state
+            )
         )
     }
     best = {row.run_id: row for row in connection.execute(_best_query())}

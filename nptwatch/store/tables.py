@@ -195,7 +195,10 @@ class Result(Base):
     top1_agreement: Mapped[float | None]
     relative_mse: Mapped[float | None]
     perplexity_ratio: Mapped[float | None]
+    hidden_mse: Mapped[float | None]
     residual: Mapped[str | None] = mapped_column(String(16))
+    overall_status: Mapped[str | None] = mapped_column(String(16))
+    avg_score: Mapped[float | None]
     error: Mapped[str | None]
     duration_seconds: Mapped[float]
     measured_at: Mapped[datetime]
@@ -219,7 +222,8 @@ class Job(Base):
             "state IN ('queued', 'leased', 'done') OR reason IS NOT NULL", name="end_has_reason"
         ),
         CheckConstraint("attempts >= 0", name="attempts_counted"),
-        Index("ix_jobs_claim", "state", "newest", "mtime_ns", "order_step", "id"),  # read backwards
+        # read backwards
+        Index("ix_jobs_claim", "state", "urgency", "newest", "mtime_ns", "order_step", "id"),
         Index(None, "updated_at"),
         Index(None, "run_id", "state"),
     )
@@ -231,6 +235,8 @@ class Job(Base):
     settings_hash: Mapped[str] = mapped_column(String(128))
     state: Mapped[JobState]
     reason: Mapped[str | None]
+    urgency: Mapped[int] = mapped_column(server_default="1")
+    asked_because: Mapped[str] = mapped_column(server_default="new checkpoint")
     newest: Mapped[bool]
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     order_step: Mapped[int] = mapped_column(BigInteger)

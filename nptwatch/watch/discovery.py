@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nptwatch.globs import PathGlobs
 from nptwatch.npt.files import step_of_folder
 from nptwatch.store.records import SeenFile
-from nptwatch.watch.globs import PathGlobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import torch
 
+from nptwatch.diagnostics.full import FullDiagnostic
+from nptwatch.diagnostics.full_report import full_report, overall_status
+from nptwatch.diagnostics.generation import Continuations
 from nptwatch.diagnostics.grading import Grade
 from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
+from nptwatch.diagnostics.probes import tokenize
 from nptwatch.diagnostics.quick import QuickDiagnostic
 from nptwatch.diagnostics.reference import References
 from nptwatch.diagnostics.report import number, quick_report
+from nptwatch.diagnostics.results import FullResult
 from nptwatch.diagnostics.training_log import loss_finding, trainer_loss
 from nptwatch.errors import (
     BaseModelError,
@@ -24,6 +29,7 @@ from nptwatch.errors import (
 from nptwatch.npt.base import BaseModel, files_stamp, load_base, resolve_device
 from nptwatch.npt.memory import device_errors
 from nptwatch.npt.reader import read_checkpoint
+from nptwatch.settings import FULL, QUICK
 from nptwatch.store.records import Measured
 
 if TYPE_CHECKING:
@@ -49,7 +55,19 @@ class _Loaded:
 
     name: str
     stamp: str
-    references: References
+    quick: QuickDiagnostic
+    full: FullDiagnostic
+
+    def diagnostic(self, profile: str) -> QuickDiagnostic | FullDiagnostic:
+        """Give the diagnostic of a profile.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        if profile not in {QUICK, FULL}:
+            msg = f"profile {profile!r} is not known to this version"
+            raise ConfigError(msg)
+        return self.quick if profile == QUICK else self.full
 
 
 class GpuDiagnoser:
@@ -83,7 +101,7 @@ class GpuDiagnoser:
             BaseModelError: nobody names it, or it cannot be loaded.
             OutOfMemoryError: it does not fit.
         """
-        return self._base_for(claim).base.revision
+        return self._base_for(claim).quick.references.base.revision
 
     def measure(self, claim: Claim, path: Path) -> Measured:
         """Measure a checkpoint as its job asks.
@@ -92,23 +110,18 @@ class GpuDiagnoser:
             CheckpointError: it cannot be read; layout faults come back as grade UNLOADABLE.
             OutOfMemoryError: the device or the machine is out of memory.
         """
-        if claim.profile != "quick":
-            msg = f"profile {claim.profile!r} is not known to this version"
-            raise ConfigError(msg)
         started = time.perf_counter()
-        references = self._base_for(claim)
-        diagnostic = QuickDiagnostic(
-            references=references, residual=self._settings.diagnostic.residual
-        )
+        loaded = self._base_for(claim)
         max_bytes = self._settings.diagnostic.max_checkpoint_bytes
         with device_errors(self._device):
             try:
-                result = diagnostic.measure(read_checkpoint(path, max_bytes=max_bytes))
+                checkpoint = read_checkpoint(path, max_bytes=max_bytes)
+                result = loaded.diagnostic(claim.profile).measure(checkpoint)
             except LayoutError as exc:
-                return self._unloadable(references.base, str(exc), started)
-        return self._measured(claim, path, references.base, result, started)
+                return self._unloadable(loaded.quick.references.base, str(exc), started)
+        return self._measured(claim, path, loaded.quick.references.base, result, started)
 
-    def _base_for(self, claim: Claim) -> References:
+    def _base_for(self, claim: Claim) -> _Loaded:
         name = self._settings.base.model or claim.base_model
         if name is None:
             msg = (
@@ -120,8 +133,13 @@ class GpuDiagnoser:
         if self._loaded is None or (self._loaded.name, self._loaded.stamp) != (name, stamp):
             self._loaded = None  # never two bases in memory
             references = load_references(self._settings, name)
-            self._loaded = _Loaded(name=name, stamp=stamp, references=references)
-        return self._loaded.references
+            self._loaded = _Loaded(
+                name=name,
+                stamp=stamp,
+                quick=quick_diagnostic(self._settings, references),
+                full=full_diagnostic(self._settings, references),
+            )
+        return self._loaded
 
     def _unloadable(self, base: BaseModel, error: str, started: float) -> Measured:
         return Measured(
@@ -134,12 +152,19 @@ class GpuDiagnoser:
         )
 
     def _measured(
-        self, claim: Claim, path: Path, base: BaseModel, result: QuickResult, started: float
+        self,
+        claim: Claim,
+        path: Path,
+        base: BaseModel,
+        result: QuickResult | FullResult,
+        started: float,
     ) -> Measured:
         at, seconds = self._clock(), time.perf_counter() - started
-        mean = result.mean
+        quick = result.quick if isinstance(result, FullResult) else result
+        score = result.avg_score if isinstance(result, FullResult) else None
+        mean = quick.mean
         return Measured(
-            grade=str(result.grade),
+            grade=str(quick.grade),
             base_revision=base.revision,
             diagnostics_version=DIAGNOSTICS_VERSION,
             mse=number(mean.mse) if mean else None,
@@ -148,8 +173,11 @@ class GpuDiagnoser:
             top1_agreement=number(mean.top1_agreement) if mean else None,
             relative_mse=number(mean.relative_mse) if mean else None,
             perplexity_ratio=number(mean.perplexity_ratio) if mean else None,
-            residual=result.residual,
-            error=result.why or None,
+            hidden_mse=number(mean.hidden_mse) if mean else None,
+            residual=quick.residual,
+            overall_status=None if score is None else overall_status(score),
+            avg_score=score,
+            error=quick.why or None,
             duration_seconds=seconds,
             measured_at=at,
             details=report_of(result, base, path, claim.step, seconds, at),
@@ -160,7 +188,7 @@ def load_references(settings: Settings, name: str) -> References:
     """Load a base and what is known of it from the state folder's cache.
 
     Raises:
-        BaseModelError: it cannot be loaded.
+        BaseModelError: it cannot be loaded, or the probe texts are too long for it.
         DeviceError: there is no such device; OutOfMemoryError: it does not fit.
     """
     started = time.perf_counter()
@@ -173,31 +201,70 @@ def load_references(settings: Settings, name: str) -> References:
             device=device,
             local_files_only=settings.base.local_files_only,
         )
+    _require_texts(base, settings.diagnostic.probe_texts)
     seconds = round(time.perf_counter() - started, 2)
     log.info("base_loaded", base_model=name, revision=base.revision, seconds=seconds)
-    return References(base=base, folder=settings.state_dir / "cache" / "references")
+    return References(base=base, folder=_cache(settings))
+
+
+def _require_texts(base: BaseModel, texts: tuple[str, ...]) -> None:
+    """Refuse texts before any checkpoint is blamed for them."""
+    if not texts:
+        return
+    try:
+        tokenize(base, texts)
+    except ConfigError as exc:
+        raise BaseModelError(f"base model {base.name!r}: {exc}") from exc
+
+
+def _cache(settings: Settings) -> Path:
+    return settings.state_dir / "cache" / "references"
+
+
+def quick_diagnostic(settings: Settings, references: References) -> QuickDiagnostic:
+    """Build the quick diagnostic of these settings."""
+    return QuickDiagnostic(
+        references=references,
+        residual=settings.diagnostic.residual,
+        texts=settings.diagnostic.probe_texts,
+    )
+
+
+def full_diagnostic(settings: Settings, references: References) -> FullDiagnostic:
+    """Build the full diagnostic of these settings."""
+    return FullDiagnostic(
+        references=references,
+        continuations=Continuations(
+            base=references.base, folder=_cache(settings), seed=settings.diagnostic.seed
+        ),
+        residual=settings.diagnostic.residual,
+        texts=settings.diagnostic.probe_texts,
+    )
 
 
 def report_of(
-    result: QuickResult,
+    result: QuickResult | FullResult,
     base: BaseModel,
     path: Path,
     step: int | None,
     seconds: float,
     at: datetime,
 ) -> Report:
-    """Build the JSON report of a quick result, the trainer's own loss beside it."""
+    """Build the JSON report of a result, the trainer's own loss beside it."""
+    quick = result.quick if isinstance(result, FullResult) else result
     loss = trainer_loss(path, step)
-    more = loss_finding(loss, result.mean.mse) if loss and result.mean else None
-    return quick_report(
-        result,
-        checkpoint=str(path),
-        model_name=base.name,
-        step=step,
-        device=str(base.device),
-        dtype=str(base.dtype).removeprefix("torch."),
-        total_seconds=seconds,
-        at=at,
-        trainer=loss,
-        more_findings=[more] if more else [],
-    )
+    more = loss_finding(loss, quick.mean.mse) if loss and quick.mean else None
+    about: dict[str, Any] = {  # Any: keyword arguments
+        "checkpoint": str(path),
+        "model_name": base.name,
+        "step": step,
+        "device": str(base.device),
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "total_seconds": seconds,
+        "at": at,
+        "trainer": loss,
+        "more_findings": [more] if more else [],
+    }
+    if isinstance(result, FullResult):
+        return full_report(result, **about)
+    return quick_report(result, **about)

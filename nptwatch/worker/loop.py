@@ -10,6 +10,7 @@ import structlog
 
 from nptwatch.errors import DatabaseError
 from nptwatch.store.engine import utc_now
+from nptwatch.store.recording import follow_nothing
 from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.diagnose import Diagnoser, Diagnosis
 from nptwatch.worker.heartbeat import Heartbeat
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from nptwatch.settings import WorkerSettings
     from nptwatch.store.queue import Queue
-    from nptwatch.store.records import Claim, Finished, Message, StatusChange
+    from nptwatch.store.records import Claim, Finished, FollowUp, Message, StatusChange
     from nptwatch.store.workers import Workers
     from nptwatch.worker.wake import Wake
 
@@ -41,6 +42,7 @@ class WorkerLoop:
         settings_hash: gives how a profile is measured under the settings of this process; jobs
             that were asked for otherwise are closed.
         abandon: ends the process when a job outlasts the time-out of a stop (see Heartbeat).
+        follow: decides what is asked for after a quick result (policy.py).
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class WorkerLoop:
         worker_id: str,
         wake: Wake,
         abandon: Callable[[], None],
+        follow: FollowUp = follow_nothing,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._queue = queue
         self._workers = workers
         self._diagnoser = diagnoser
         self._rules = rules
+        self._follow = follow
         self._settings = settings
         self._worker_id = worker_id
         self._wake = wake
@@ -158,7 +162,9 @@ class WorkerLoop:
     def _write(self, claim: Claim, outcome: Outcome) -> None:
         match outcome:
             case Store(measured=measured):
-                done = self._queue.finish(claim, self._worker_id, measured, self._rules)
+                done = self._queue.finish(
+                    claim, self._worker_id, measured, self._rules, self._follow
+                )
                 self._log_done(
                     claim,
                     done,
@@ -169,7 +175,9 @@ class WorkerLoop:
                     duration_seconds=round(measured.duration_seconds, 3),
                 )
             case StoreKnown(result_id=result_id):
-                done = self._queue.finish_known(claim, self._worker_id, result_id, self._rules)
+                done = self._queue.finish_known(
+                    claim, self._worker_id, result_id, self._rules, self._follow
+                )
                 self._log_done(claim, done, known=True)
             case Close():
                 self._close(claim, outcome)
@@ -242,6 +250,8 @@ class WorkerLoop:
                 mse=change.mse,
                 cosine=change.cosine,
             )
+        if done.asked is not None:
+            log.info("full_asked", run=claim.run_name, step=claim.step, because=done.asked)
 
     def _log_lost(self, claim: Claim) -> None:
         log.warning("lease_lost", **_which(claim))

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 }
 """Which packages a package may import beside itself; all may import the shared ground."""
 
-SHARED_GROUND = {"errors", "settings", "logs", "sources", "__init__"}
+SHARED_GROUND = {"errors", "settings", "logs", "sources", "globs", "__init__"}
 
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 MAY_BE_HEAVY = {"npt", "diagnostics", "worker", "demo"}
@@ -43,6 +43,10 @@ LIGHT_MODULES = {
     "diagnostics/comparable.py",
     "diagnostics/curves.py",
     "diagnostics/identity.py",
+    "diagnostics/results.py",
+    "diagnostics/texts.py",
+    "diagnostics/full_tests.py",
+    "diagnostics/full_report.py",
     "diagnostics/curve_fit.py",
     "diagnostics/falling.py",
     "diagnostics/forecast.py",

@@ -122,7 +122,11 @@ def test_other_request_supersedes_the_one_that_waits(
     assert (closed.profile, closed.reason) == ("quick", "asked again with other settings")
     assert catalog.admit(whole(), QUICK) is Admission.QUEUED
     assert queue.depth()[JobState.QUEUED] == 2  # quick by the first settings, and full
-    assert [row.state for row in history.history("a")] == ["queued", "queued"]
+    assert {(row.profile, row.state) for row in queue.jobs(states=[JobState.QUEUED])} == {
+        ("quick", "queued"),
+        ("full", "queued"),
+    }
+    assert only_row(history).full_state == "queued"
 
 
 def test_history_tells_the_last_job_that_counts(

@@ -87,16 +87,15 @@ def test_overwritten_content_keeps_its_last_name(
 def test_last_request_of_a_profile_is_told(
     catalog: Catalog, queue: Queue, history: History
 ) -> None:
-    """New settings replace the row of the old ones; another profile has a row of its own."""
+    """New settings replace the row of the old ones; another profile stands in the same row."""
     catalog.admit(whole(), QUICK)
     measure_all(queue, "POOR", 1.0)
     catalog.admit(whole(), Request(profile="quick", settings_hash="s2"))
     measure_all(queue, "GOOD", 0.07)
     catalog.admit(whole(), Request(profile="full", settings_hash="s1"))
     rows = history.history("a")
-    assert [(row.profile, row.grade, row.state) for row in rows] == [
-        ("quick", "GOOD", "done"),
-        ("full", None, "queued"),
+    assert [(row.profile, row.grade, row.state, row.full_state) for row in rows] == [
+        ("quick", "GOOD", "done", "queued"),
     ]
 
 

@@ -100,8 +100,8 @@ def test_schema_of_a_newer_version_is_left_alone(database: Database) -> None:
 
 def test_schema_behind_says_what_to_do(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database of the last version asks for the upgrade."""
-    monkeypatch.setattr(migrate, "REVISIONS", (*migrate.REVISIONS, "0002"))
-    with pytest.raises(SchemaError, match=r"0001.*needs 0002.*nptwatch db upgrade"):
+    monkeypatch.setattr(migrate, "REVISIONS", (*migrate.REVISIONS, "0003"))
+    with pytest.raises(SchemaError, match=r"0002.*needs 0003.*nptwatch db upgrade"):
         migrate.check(database)
 
 
@@ -123,3 +123,34 @@ def test_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with database.read() as connection:
         assert inspect(connection).get_table_names() == []
     database.close()
+
+
+def test_an_older_database_is_copied_and_upgraded(tmp_path: Path) -> None:
+    """What was stored stays, new columns have their defaults; the copy is as it was."""
+    database = Database(f"sqlite:///{tmp_path}/nptwatch.db")
+    database.create()
+    config = migrate.alembic_config()
+    with database.schema_change() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in (
+            "INSERT INTO runs (path, name, root, created_at) VALUES ('/r', 'r', '/', '2026-01-01')",
+            "INSERT INTO checkpoints (run_id, fingerprint, path, mtime_ns, size_bytes,"
+            " first_seen_at) VALUES (1, 'f', '/r/npt_weights.pt', 1, 1, '2026-01-01')",
+            "INSERT INTO jobs (run_id, checkpoint_id, profile, settings_hash, state, newest,"
+            " mtime_ns, order_step, available_at, attempts, attempts_by_cause, created_at,"
+            " updated_at) VALUES (1, 1, 'quick', 's', 'queued', 1, 1, -1, '2026-01-01', 0, '{}',"
+            " '2026-01-01', '2026-01-01')",
+        ):
+            connection.execute(text(statement))
+    migrate.upgrade(database)
+    migrate.check(database)
+    with database.read() as connection:
+        job = connection.execute(text("SELECT state, urgency, asked_because FROM jobs")).one()
+    assert tuple(job) == ("queued", 1, "new checkpoint")
+    database.close()
+    before = Database(f"sqlite:///{tmp_path}/nptwatch.db.before-{migrate.head()}")
+    assert migrate.current(before) == "0001"
+    with before.read() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM jobs")) == 1
+    before.close()

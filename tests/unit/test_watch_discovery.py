@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nptwatch.globs import PathGlobs
 from nptwatch.settings import WatchSettings
 from nptwatch.watch.discovery import Finder, run_of
-from nptwatch.watch.globs import PathGlobs
 
 if TYPE_CHECKING:
     from pathlib import Path
