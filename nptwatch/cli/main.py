@@ -93,6 +93,11 @@ VERBS = {
         summary="List jobs, try failed ones again, cancel queued ones.",
         short=True,
     ),
+    "rerun": Verb(
+        target="rerun:rerun",
+        summary="Have known checkpoints measured at once, by the quick or the full diagnostic.",
+        short=True,
+    ),
     "wait": Verb(target="wait:wait", summary="Wait until a run's status is good enough."),
     "db": Verb(target="db:app", summary="Create, upgrade or look at the database's schema."),
     "config": Verb(
