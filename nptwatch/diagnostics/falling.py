@@ -47,6 +47,9 @@ _NORMAL = ((-1.6, 0.12), (-0.7, 0.24), (0.0, 0.28), (0.7, 0.24), (1.6, 0.12))
 _DRIFT = 0.1
 """How far a rate may change after the last step, as a logarithm: no training follows a formula."""
 
+_LIKELY = 0.6
+"""A step is named where the chance is so great that it comes within sight."""
+
 _LEAST_FALL, _CLEAR = 0.05, 3.0  # of a logarithm; in standard errors of the mean
 _FEWEST_LATE, _ONE_IN_TWENTY = 5, 1.645  # points; of a normal distribution
 
@@ -56,7 +59,7 @@ class Crossing:
     """When a threshold is passed.
 
     Attributes:
-        step: as likely before as after; None: more likely not at all within sight.
+        step: as likely before as after; None: not likely enough within sight.
         low: at most one in ten that it is earlier.
         high: at most one in ten that it is later; None: it may never happen.
     """
@@ -95,11 +98,9 @@ class FallingCurves:
         """The trend's value at the last step."""
         return float(np.exp(self._median(self._fit.log_level)))
 
-    @property
-    def ahead(self) -> float:
-        """The trend's value where sight ends, SPANS_AHEAD from the last step."""
-        pace_C1 = self._curves.pace(np.array([SPANS_AHEAD]))
-        shape_C1 = self._curves.log_shape(self._fit.rate, pace_C1)
+    def ahead(self, spans: float) -> float:
+        """Give the trend's value so many spans after the last step."""
+        shape_C1 = self._curves.log_shape(self._fit.rate, self._curves.pace(np.array([spans])))
         return float(np.exp(self._median(self._fit.log_level + shape_C1[:, 0])))
 
     @property
@@ -128,6 +129,8 @@ class FallingCurves:
         """Say when the trend passes a threshold."""
         ahead, total = self._likely(threshold)
         low, middle, high = (self._step(ahead, total, share) for share in (0.1, 0.5, 0.9))
+        if self._step(ahead, total, _LIKELY) is None:
+            middle = None
         return Crossing(step=middle, low=low, high=high)
 
     @cached_property

@@ -155,8 +155,8 @@ class _Curve:
         found = self.fit.crossing(bound)
         if found.step is not None:
             return found
-        if self.fit.ahead > _LEVEL * self.fit.level:
-            return f"{self._name} levels off near {self._said(self.fit.ahead)}"
+        if self.fit.ahead(SPANS_AHEAD) > _LEVEL * self.fit.level:
+            return f"{self._name} levels off near {self._said(self.fit.ahead(1.0))}"
         return f"{self._name} changes too slowly to tell within {SPANS_AHEAD:.0f} times its steps"
 
     def _said(self, value: float) -> str:
