@@ -19,12 +19,9 @@ from nptwatch.cli.session import (
     reading,
     settings_of,
 )
-from nptwatch.diagnostics.grading import Grade
 from nptwatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from nptwatch.store.records import HistoryRow
 
 NOTHING_MEASURED = 1
@@ -63,7 +60,7 @@ def best(
     if as_json and only_path:
         raise ConfigError("best takes --json or --path, not both: JSON has the path too")
     with reading(settings_of(config, state_dir, database_url)) as stores:
-        row = best_of(stores.history.history(run), by)
+        row = stores.history.best(run, by.value)
     if row is None:
         typer.echo(f"no checkpoint of {run} has a measured {by} yet", err=True)
         raise typer.Exit(NOTHING_MEASURED)
@@ -73,17 +70,6 @@ def best(
         print(_present(row))
     else:
         print_checkpoint(row, Screen.of_stdout())
-
-
-def best_of(rows: Sequence[HistoryRow], by: Measure) -> HistoryRow | None:
-    """Give the best measured checkpoint, the first of equals; an INVALID one has no say."""
-    sign = -1 if by is Measure.COSINE else 1
-    measured = [
-        (sign * value, place)
-        for place, row in enumerate(rows)
-        if row.grade != Grade.INVALID and (value := getattr(row, by)) is not None
-    ]
-    return rows[min(measured)[1]] if measured else None
 
 
 def _present(row: HistoryRow) -> str:

@@ -119,9 +119,8 @@ def history(
     screen = Screen.of_stdout()
     begin = parse_since(since, now=screen.now)
     with reading(settings_of(config, state_dir, database_url)) as stores:
+        rows = stores.history.history(run, limit=limit, since_step=begin.step, since_at=begin.at)
         every = stores.history.history(run)
-    rows = [row for row in every if begin.admits(row)]
-    rows = rows if limit is None else rows[-limit:]
     if as_json:
         print_json(rows)
     elif as_csv:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from nptwatch.errors import ConfigError
-
-if TYPE_CHECKING:
-    from nptwatch.store.records import HistoryRow
 
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})")
@@ -23,16 +19,6 @@ class Since:
 
     step: int | None = None
     at: datetime | None = None
-
-    def admits(self, row: HistoryRow) -> bool:
-        """Whether a checkpoint belongs to it: by its step, or by when it was measured.
-
-        One that is not measured yet counts by when it was first seen; one of no known step is in
-        no history that begins at a step.
-        """
-        if self.step is not None:
-            return row.step is not None and row.step >= self.step
-        return self.at is None or (row.measured_at or row.first_seen_at) >= self.at
 
 
 def parse_since(text: str | None, *, now: datetime) -> Since:

@@ -157,9 +157,35 @@ def test_since_refuses_the_rest(text: str) -> None:
         parse_since(text, now=NOW)
 
 
-def test_since_and_checkpoints_that_lack_what_it_asks() -> None:
-    """Not measured yet: when it was seen counts. No step: not after any step."""
-    queued = row(None, None, measured_at=None, first_seen_at=NOW)
-    assert Since(at=NOW).admits(queued)
-    assert not Since(at=NOW + timedelta(seconds=1)).admits(queued)
-    assert not Since(step=0).admits(queued)
+FULL = {"overall_status": "READY", "avg_score": 0.92, "full_state": "done"}
+
+
+@pytest.mark.parametrize(
+    ("about", "text"),
+    [
+        (FULL, "READY 0.92"),
+        (FULL | {"overall_status": "PARTIALLY_READY", "avg_score": 0.7}, "PARTIAL 0.70"),
+        ({"full_state": "leased"}, "leased"),
+        ({}, "-"),
+    ],
+)
+def test_full_is_a_column_where_some_row_has_one(about: dict[str, Any], text: str) -> None:
+    """Verdict and score, else how far the job is; a history of quick ones has no such column."""
+    rows = falling(6)
+    assert "FULL" not in shown(rows, 80)[0]
+    lines = shown([*rows[:4], replace(rows[4], **about), replace(rows[0], step=600, **FULL)], 80)
+    assert max(map(len, lines)) <= 80
+    assert "FULL" in lines[0]
+    assert lines[5].endswith(f"  FAIR   {text}")
+    assert any(line.startswith("MSE, COSINE and GRADE: of the quick prompts.") for line in lines)
+
+
+def test_the_widest_words_fit_eighty_columns() -> None:
+    """FULL takes the room of MEASURED there; both are shown where they fit, and in a pipe."""
+    partial = FULL | {"overall_status": "PARTIALLY_READY"}
+    rows = [replace(row(123456, 0.04), state="superseded", grade="EXCELLENT", **partial)] * 2
+    lines = shown(rows, 80)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split()[-1] == "FULL"
+    assert all(shown(rows, width)[0].split()[-1] == "MEASURED" for width in (90, 160, None))
+    assert max(map(len, shown(rows, 90))) <= 90

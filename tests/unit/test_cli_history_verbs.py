@@ -189,7 +189,7 @@ def test_best_by_each_measure(
     trainer.save(100, 0.2, cosine=0.91, kl=0.5)
     trainer.save(200, 0.3, cosine=0.99, kl=0.4)
     trainer.save(300, 0.4, cosine=0.95, kl=0.1)
-    trainer.save(400, 0.01, cosine=1.0, kl=0.0, grade="INVALID")
+    trainer.save(400, math.nan, cosine=math.nan, kl=None, grade="INVALID")
     assert json.loads(call("best", RUN, "--by", by, "--json"))["step"] == step
 
 
