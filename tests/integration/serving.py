@@ -39,6 +39,7 @@ class Place:
             "worker": {"retry_delay_seconds": 0.1, "poll_seconds": 0.2, "shutdown_seconds": 20.0},
             "alerts": {"retry_delay_seconds": 0.2},
             "log": {"form": "json"},
+            "full": {"every": 0, "on_grade": "never", "on_new_best": "never"},
         }
         for name, section in sections.items():
             values[name] = values.get(name, {}) | section
