@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 from nptwatch.diagnostics.grading import Grade, findings_of, grade_of
 from nptwatch.diagnostics.report import error_report, quick_report, quick_text
-from nptwatch.diagnostics.results import QuickResult, Score, mean_score
+from nptwatch.diagnostics.results import LocalError, QuickResult, Score, mean_score
 from nptwatch.diagnostics.training_log import TrainerLoss, loss_finding, trainer_loss
 from nptwatch.errors import LayoutError
 from nptwatch.npt.layout import Kind, LayerLayout, Layout
@@ -51,6 +52,7 @@ def result(*scores: Score, grade: Grade | None = None, why: str = "") -> QuickRe
         mean=mean,
         residual="keep" if mean else None,
         residual_mse={"keep": mean.mse, "drop": 9.5} if mean else {},
+        local=(LocalError(layer=3, mse=0.02, relative=math.nan),) if mean else (),
         findings=tuple(findings_of(mean.mse, mean.cosine)) if mean else (),
         why=why,
         load_seconds=0.5,
@@ -78,6 +80,7 @@ def test_json_has_every_key_that_scripts_parse() -> None:
     report = json.loads(
         json.dumps(report_of(result(score(0.2, 0.9), score(0.4, 1.0))), allow_nan=False)
     )
+    assert report["local_errors"] == [{"layer": 3, "mse": 0.02, "relative": None}]
     assert report["diagnostic"] | {"layers": 0, "num_parameters": 0} == {
         "status": "success",
         "load_time": 0.5,
