@@ -27,9 +27,9 @@ from nptwatch.cli.session import (
     settings_of,
 )
 from nptwatch.diagnostics.curves import Curve
-from nptwatch.diagnostics.identity import FULL, QUICK
 from nptwatch.errors import ConfigError, DatabaseError
 from nptwatch.logs import configure_logs
+from nptwatch.settings import FULL, QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -179,13 +179,12 @@ def _signed(value: float | None) -> str | None:
 
 def _print_curves(curves: Sequence[Curve], screen: Screen) -> None:
     """Print each run's MSE as a line of its own scale, and how the later ones did against A."""
-    unicode = (screen.out.encoding or "").lower().startswith("utf")
     for place, curve in enumerate(curves):
         mses = [point.mse for point in curve.points if point.mse is not None]
         if mses:
             ends = f"MSE {mses[0]:.{_DIGITS}f} to {mses[-1]:.{_DIGITS}f}"
             room = (screen.width or _WIDTH) - len(f"{letter(place)}  {ends}  ")
-            line = sparkline(mses, room, unicode=unicode)
+            line = sparkline(mses, room, unicode=screen.unicode)
             screen.say(f"{letter(place)}  {line}  {ends}")
     for place, curve in enumerate(curves[1:], 1):
         against = tally(curve, curves[0])

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from nptwatch.cli.curve import living
 from nptwatch.cli.targets import weights_below
 from nptwatch.diagnostics.curves import Curve, Point, points_of
 from nptwatch.diagnostics.grading import Grade
-from nptwatch.diagnostics.identity import FULL
 from nptwatch.diagnostics.report import error_report
 from nptwatch.diagnostics.report_fields import at, number_at, word_at
 from nptwatch.errors import CheckpointError, ConfigError
 from nptwatch.npt.files import fingerprint
+from nptwatch.settings import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -153,24 +154,20 @@ class Lookup:
 
     def _run(self, history: History, named: str) -> Curve:
         run = history.run(named)
-        rows = [row for row in history.history(run.path) if row.step is not None and row.grade]
-        # of equal steps the newest result counts (a resumed run trains them again), a damaged
-        # file only where there is nothing else
-        rows.sort(key=lambda row: (row.grade != Grade.UNLOADABLE, _measured_at(row)))
-        newest = {row.step: row for row in rows if row.step is not None}
-        points = tuple(_point(step, newest[step]) for step in sorted(newest))
-        jobs = [row.job_id for row in rows if row.mse is not None and row.job_id is not None]
-        report = history.show(str(jobs[-1]))[1] if jobs else None
-        return Curve(name=run.run, source=run.path, points=points, sample=report or {})
+        rows = history.history(run.path)
+        # as in the history's line and forecast; a damaged file only where there is nothing else
+        alive = living([row for row in rows if row.grade != Grade.UNLOADABLE])
+        damaged = [row for row in rows if row.grade == Grade.UNLOADABLE]
+        graded = {row.step: row for row in (*damaged, *alive) if row.grade and row.step is not None}
+        points = tuple(_point(step, graded[step]) for step in sorted(graded))
+        ids = [row.result_id for row in alive if row.mse is not None and row.result_id is not None]
+        reports = history.reports(ids[-1:])
+        return Curve(name=run.run, source=run.path, points=points, sample=_sample(reports.values()))
 
 
 def is_report(path: Path) -> bool:
     """Tell whether this names a report: a JSON file."""
     return path.suffix == JSON and path.is_file()
-
-
-def _measured_at(row: HistoryRow) -> float:
-    return row.measured_at.timestamp() if row.measured_at else 0.0
 
 
 def _point(step: int, row: HistoryRow) -> Point:

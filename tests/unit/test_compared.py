@@ -86,10 +86,9 @@ def known(file: Path, **changes: Any) -> WholeFile:  # Any: fields
     return whole("a", 100, content, path=str(file), run_path=str(run), **changes)
 
 
-def result(mse: float, at: Any = None) -> Measured:  # Any: a time or nothing
+def result(mse: float) -> Measured:
     """Give a result with a report."""
-    when = {} if at is None else {"measured_at": at}
-    return measured("FAIR", mse, details=quick(mse), **when)
+    return measured("FAIR", mse, details=quick(mse))
 
 
 def test_what_is_known_is_not_measured_again(
@@ -164,24 +163,33 @@ def test_a_run_is_found_by_name_and_by_folder(lookup: Lookup, store: Any, tmp_pa
     store(known(file), result(0.5))
     store(whole("a", 200, run_path=str(file.parents[2])), result(0.2))
     store(whole("a", 300, run_path=str(file.parents[2])), None)
+    store(
+        whole("a", 400, run_path=str(file.parents[2])),
+        measured("UNLOADABLE", None, details={}),
+    )
     for named in ("a", str(file.parents[2])):
         found = lookup.find(named)
         assert isinstance(found, Curve)
-        assert [(point.step, point.mse) for point in found.points] == [(100, 0.5), (200, 0.2)]
+        assert [(point.step, point.mse) for point in found.points] == [
+            (100, 0.5),
+            (200, 0.2),
+            (400, None),
+        ]
         assert found.sample["accuracy"]["avg_mse"] == 0.2
 
 
-def test_a_resumed_run_s_newest_result_of_a_step_counts(
+def test_a_resumed_run_s_abandoned_branch_is_left_out(
     lookup: Lookup, store: Any, clock: FakeClock
 ) -> None:
-    """The step was trained again: the curve goes on from the newer weights."""
-    store(whole("a", 100, "later"), result(0.3, at=clock()))
-    clock.advance(-3600)
-    store(whole("a", 100, "earlier"), result(0.9, at=clock()))
-    store(whole("a", 100, "bad"), measured("UNLOADABLE", None, details={}))
+    """Step 100 was trained again: what was there before, at it and above, is another run's."""
+    for step, mse in ((50, 0.95), (100, 0.9), (200, 0.8)):
+        store(whole("a", step), result(mse))
+    clock.advance(3600)
+    store(whole("a", 100, "again"), result(0.3))
+    store(whole("a", 100, "bad", folder="best"), measured("UNLOADABLE", None, details={}))
     found = lookup.find("a")
     assert isinstance(found, Curve)
-    assert [point.mse for point in found.points] == [0.3]
+    assert [(point.step, point.mse) for point in found.points] == [(50, 0.95), (100, 0.3)]
 
 
 def test_a_folder_that_nobody_watches_is_measured(
