@@ -33,6 +33,9 @@ StateOption = Annotated[
 RunOption = Annotated[str | None, typer.Option("--run", help="Only jobs of this run.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")]
 
+ROOMY = 110
+"""Columns from which a table shows more."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -162,30 +165,31 @@ def _rows(
 
 
 def _print(rows: Sequence[JobRow], screen: Screen) -> None:
-    screen.table(
-        (
-            Column(title="ID", right=True),
-            Column(title="RUN", shrinks=True),
-            Column(title="STEP", right=True),
-            Column(title="PROFILE"),
-            Column(title="STATE"),
-            Column(title="TRIES", right=True),
-            Column(title="CHANGED"),
-            Column(title="ASKED", shrinks=True),
-            Column(title="REASON", shrinks=True),
-        ),
-        [
-            (
-                row.job_id,
-                row.run,
-                row.step,
-                row.profile,
-                row.state,
-                row.attempts,
-                screen.when(row.updated_at),
-                row.asked_because,
-                row.reason,
-            )
-            for row in rows
-        ],
+    """Print a table; why a job was asked for only where there is room."""
+    roomy = screen.width is None or screen.width >= ROOMY
+    columns = [
+        Column(title="ID", right=True),
+        Column(title="RUN", shrinks=True),
+        Column(title="STEP", right=True),
+        Column(title="PROFILE"),
+        Column(title="STATE"),
+        Column(title="TRIES", right=True),
+        Column(title="CHANGED"),
+        *([Column(title="ASKED", shrinks=True)] if roomy else []),
+        Column(title="REASON", shrinks=True),
+    ]
+    screen.table(columns, [_cells(row, screen, roomy=roomy) for row in rows])
+
+
+def _cells(row: JobRow, screen: Screen, *, roomy: bool) -> tuple[object, ...]:
+    return (
+        row.job_id,
+        row.run,
+        row.step,
+        row.profile,
+        row.state,
+        row.attempts,
+        screen.when(row.updated_at),
+        *([row.asked_because] if roomy else []),
+        row.reason,
     )

@@ -46,9 +46,10 @@ def rerun(
     state_dir: StateDirOption = None,
     database_url: DatabaseUrlOption = None,
 ) -> None:
-    """Queue known checkpoints in front of all others; what is measured already is only told.
+    """Have known checkpoints measured at once, by the quick or the full diagnostic.
 
-    The daemon's worker does the measuring; `nptwatch full PATH` measures here and now.
+    They are queued in front of all others, for the daemon's worker; what is measured already is
+    only told. `nptwatch full PATH` measures here and now.
 
     Example: nptwatch rerun experiments/run/checkpoints/checkpoint-8000 --profile full
     """

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Measure: TypeAlias = Literal["mse", "cosine", "kl"]
 
+_NEVER_BEST = {"INVALID", "UNLOADABLE"}
+
 
 class History:
     """Questions to the database. Every method is one snapshot.
@@ -100,7 +102,11 @@ class History:
         Raises:
             ConfigError: no such run.
         """
-        measured = [row for row in self.history(run) if getattr(row, by) is not None]
+        measured = [
+            row
+            for row in self.history(run)
+            if getattr(row, by) is not None and row.grade not in _NEVER_BEST
+        ]
         sign = -1 if by == "cosine" else 1
         return min(measured, key=lambda row: sign * getattr(row, by), default=None)
 
