@@ -164,7 +164,8 @@ def factor_text(factor: float | None) -> str:
 def _fixed(value: float | None, digits: int, *, sign: str = "") -> str | None:
     if value is None:
         return None
-    return f"{value:{sign}.{digits}f}" if abs(value) < _LARGE else f"{value:{sign}.3e}"
+    # z: a difference of rounding is no "-0.0000"
+    return f"{value:{sign}z.{digits}f}" if abs(value) < _LARGE else f"{value:{sign}.3e}"
 
 
 def say_warnings(screen: Screen, warnings: Sequence[str]) -> None:

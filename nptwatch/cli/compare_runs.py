@@ -174,7 +174,7 @@ def _later(curves: Sequence[Curve], place: int, steps: Sequence[int]) -> Group:
 
 
 def _signed(value: float | None) -> str | None:
-    return None if value is None else f"{value:+.{_DIGITS}f}"
+    return None if value is None else f"{value:+z.{_DIGITS}f}"
 
 
 def _print_curves(curves: Sequence[Curve], screen: Screen) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from nptwatch.diagnostics.report import Report
 
 
+_NOISE = 1e-4
+"""The same weights measured in another batch or on another device differ by less."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """What was measured at one step; None where it was not measured or is no number."""
@@ -62,7 +66,7 @@ class Tally:
     """A run against the first one, at the steps where both have an MSE.
 
     Attributes:
-        lower: at so many of them its MSE is the lower one.
+        lower: at so many of them its MSE is the lower one, by more than rounding.
         factor: geometric mean of its MSE over the first run's; None without such steps.
     """
 
@@ -111,6 +115,6 @@ def tally(curve: Curve, first: Curve) -> Tally:
     ratios = [math.log(own / other) for own, other in pairs if own > 0 and other > 0]
     return Tally(
         steps=len(pairs),
-        lower=sum(own < other for own, other in pairs),
+        lower=sum(own < other * (1 - _NOISE) for own, other in pairs),
         factor=math.exp(sum(ratios) / len(ratios)) if ratios else None,
     )

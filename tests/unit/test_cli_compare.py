@@ -161,6 +161,16 @@ def test_runs_step_by_step(width: int | None) -> None:
     assert width is None or max(map(len, lines)) <= width
 
 
+def test_a_difference_of_rounding_has_no_minus_sign() -> None:
+    """The same weights measured twice differ in the last bits: +0.0000, never -0.0000."""
+    on = screen(80)
+    print_runs([curve("a", 0.4), curve("b", 0.4 - 1e-9)], on)
+    print_checkpoints(checkpoints(quick(0.4), quick(0.4 - 1e-9)), on)
+    text = "\n".join(shown(on))
+    assert "-0.0000" not in text
+    assert "+0.000000" in text
+
+
 def test_many_runs_go_into_blocks() -> None:
     """Each block has the steps and the first run."""
     on = screen(80)

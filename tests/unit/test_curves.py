@@ -52,5 +52,6 @@ def test_tally_counts_common_steps_only() -> None:
     against = tally(curve(s1=0.2, s2=0.4, s3=0.1, s4=None), curve(s1=0.1, s2=0.8, s4=0.3))
     assert (against.steps, against.lower) == (2, 1)
     assert against.factor == pytest.approx(1)
+    assert tally(curve(s1=0.1999999), curve(s1=0.2)).lower == 0, "rounding is no progress"
     nothing = tally(curve(s1=0.2), curve(s2=0.1))
     assert (nothing.steps, nothing.factor) == (0, None)
