@@ -157,7 +157,7 @@ class _Decoder:
         h_BTD = base.embed(ids_BT)
         rotary = base.rotary(h_BTD, positions_BT)
         mask = self._mask(place_S, now, padding_B1)
-        for index, layer in enumerate(base.layers):
+        for index, layer in base.each_layer():
             h_BTD = layer_forward(
                 layer,
                 h_BTD,

@@ -78,7 +78,7 @@ def compute_reference(base: BaseModel, probes: Probes) -> Reference:
     rotary = base.rotary(h_1ND, probes.positions_N)
     mask = probes.segments
     streams = []
-    for layer in base.layers:
+    for _, layer in base.each_layer():
         streams.append(h_1ND[0])
         h_1ND = layer_forward(layer, h_1ND, position_embeddings=rotary, mask=mask)
     streams.append(h_1ND[0])

@@ -10,7 +10,7 @@ product with a base weight. Each base weight is read once, whatever is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -95,7 +95,7 @@ def sweep(
     """
     plan = make_plan(
         variants,
-        num_layers=len(base.layers),
+        num_layers=base.shape.num_layers,
         num_prompts=len(probes.lengths),
         probe_layers=sorted(npt),
         probe_prompts=local_on,
@@ -119,21 +119,22 @@ class _Sweep:
 
     def run(self, plan: Plan, *, compare: bool) -> Swept:
         """Go through the layers."""
-        for index, layer in enumerate(plan.layers, plan.start):
-            self._layer(index, layer)
+        steps = zip(self._base.each_layer(plan.start), plan.layers, strict=True)
+        for (index, layer), layer_plan in steps:
+            self._layer(index, layer, layer_plan)
         ends = self._ends(dict.fromkeys(state for final in plan.finals for state in final), compare)
         return Swept(
             outcomes=tuple(_joined([ends[state] for state in final]) for final in plan.finals),
             local={drop: tuple(errors) for drop, errors in self._local.items()},
         )
 
-    def _layer(self, index: int, plan: LayerPlan) -> None:
+    def _layer(self, index: int, layer: Any, plan: LayerPlan) -> None:  # noqa: ANN401 - a module
         tokens = [self._tokens(work.prompt) for work in plan.work]
         lengths = [len(each) for each in tokens]
         h_ND = self._inputs(index, plan)
         probe_N = self._numbers([n for each in tokens for n in each])
         attn_1ND, mlp_1ND = layer_parts(
-            self._base.layers[index],
+            layer,
             h_ND[None],
             position_embeddings=(self._rotary[0][:, probe_N], self._rotary[1][:, probe_N]),
             npt=self._npt[index] if any(work.active for work in plan.work) else None,

@@ -21,7 +21,7 @@ from nptwatch.npt.layout import BaseShape
 from nptwatch.npt.memory import is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -72,6 +72,10 @@ class BaseModel:
     def layers(self) -> Any:  # noqa: ANN401 - transformers' ModuleList of decoder layers
         """The decoder layers, in order."""
         return self.model.model.layers
+
+    def each_layer(self, start: int = 0) -> Iterator[tuple[int, Any]]:  # Any: as `layers`
+        """Go through the decoder layers in order, each with its index; use one at a time."""
+        yield from enumerate(self.layers[start:], start)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Return the residual stream before the first layer, (B,T,D)."""

@@ -73,7 +73,7 @@ def _by_layers(base: BaseModel, ids_1T: Tensor) -> Tensor:
     """Logits as the sweep computes them, (T,V)."""
     h_1TD = base.embed(ids_1T)
     rotary = base.rotary(h_1TD, torch.arange(ids_1T.shape[1], device=base.device))
-    for layer in base.layers:
+    for _, layer in base.each_layer():
         h_1TD = layer_forward(layer, h_1TD, position_embeddings=rotary)
     return base.head(base.norm(h_1TD))[0]
 
