@@ -12,8 +12,11 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
+from nptwatch.store.history import History
 from nptwatch.store.migrate import upgrade
+from nptwatch.store.queue import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,3 +85,21 @@ def database(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
     opened = Database(f"sqlite:///{file}")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def catalog(database: Database, clock: FakeClock) -> Catalog:
+    """Give what the watcher writes to."""
+    return Catalog(database, clock=clock)
+
+
+@pytest.fixture
+def queue(database: Database, clock: FakeClock) -> Queue:
+    """Give the queue of the same database."""
+    return Queue(database, clock=clock)
+
+
+@pytest.fixture
+def history(database: Database, clock: FakeClock) -> History:
+    """Give the history of the same database."""
+    return History(database, clock=clock)

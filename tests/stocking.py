@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nptwatch.store.records import Measured, Message, Request, SeenFile, StatusChange, WholeFile
+from nptwatch.store.records import (
+    Claim,
+    Demand,
+    Facts,
+    Measured,
+    Message,
+    Request,
+    SeenFile,
+    StatusChange,
+    WholeFile,
+)
+
+if TYPE_CHECKING:
+    from nptwatch.store.queue import Queue
 
 ROOT = "/exp"
 QUICK = Request(profile="quick", settings_hash="s1")
+FULL = Request(profile="full", settings_hash="f1")
 
 
 def seen(run: str = "a", folder: str = "checkpoint-100", **changes: Any) -> SeenFile:  # Any: fields
@@ -75,3 +89,15 @@ def alert_good(change: StatusChange) -> list[Message]:
     if change.new != "GOOD":
         return []
     return [Message(kind="reached_good", channel="log", payload={"step": change.step})]
+
+
+def ask_full(_facts: Facts) -> Demand:
+    """Have a full diagnostic follow every quick result."""
+    return Demand(request=FULL, because="the test says so")
+
+
+def claimed(queue: Queue, worker: str = "w") -> Claim:
+    """Claim the next job, which must be there."""
+    claim = queue.claim(worker, lease_seconds=60)
+    assert claim is not None
+    return claim

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NEW_CHECKPOINT = "new checkpoint"
 FILE_IS_BACK = "the file is back"
+OTHER_SETTINGS = "was asked for with other settings than those in force"
+SETTINGS_ARE_BACK = "the settings were changed back"
 
 _OPEN_OR_DONE = (JobState.QUEUED, JobState.LEASED, JobState.DONE)
 
@@ -35,11 +37,13 @@ class Wish:
 
     Attributes:
         again: ends from which the job is queued again if there is one already.
+        why_again: the reason it then has.
     """
 
     urgency: Urgency = Urgency.CHECKPOINT
     because: str = NEW_CHECKPOINT
     again: Collection[JobState] = ()
+    why_again: str = FILE_IS_BACK
 
 
 def put_job(
@@ -88,7 +92,9 @@ def put_job(
             )
             .values(
                 state=JobState.QUEUED,
-                reason=FILE_IS_BACK if wish.because == NEW_CHECKPOINT else wish.because,
+                reason=wish.why_again,
+                urgency=wish.urgency,
+                asked_because=wish.because,
                 available_at=now,
                 updated_at=now,
             )
@@ -111,8 +117,49 @@ def supersede_others(
             Job.settings_hash != request.settings_hash,
             Job.state == JobState.QUEUED,
         )
-        .values(state=JobState.SUPERSEDED, reason="asked again with other settings", updated_at=now)
+        .values(state=JobState.SUPERSEDED, reason=OTHER_SETTINGS, updated_at=now)
     )
+
+
+def revive_followers(
+    connection: Connection,
+    checkpoint_id: int,
+    request: Request,
+    again: Collection[JobState],
+    now: datetime,
+) -> None:
+    """Queue again what else was asked of a content whose file is back: its full diagnostic.
+
+    Only the last job that counts: others were asked for with settings that are no more.
+    """
+    jobs = connection.execute(
+        select(Job.id, Job.state).where(
+            Job.checkpoint_id == checkpoint_id, Job.profile != request.profile
+        )
+    ).all()
+    counting = [job for job in jobs if job.state is not JobState.SUPERSEDED] or jobs
+    last = max(counting, key=lambda job: int(job.id), default=None)
+    if last is not None and last.state in again:
+        connection.execute(
+            update(Job)
+            .where(Job.id == last.id)
+            .values(state=JobState.QUEUED, reason=FILE_IS_BACK, available_at=now, updated_at=now)
+        )
+        flag_newest(connection, last.id)
+
+
+def ask_by(connection: Connection, job_id: int, request: Request, now: datetime) -> None:
+    """Ask by the settings in force for what a superseded job asked for."""
+    job = connection.execute(
+        select(Job.checkpoint_id, Job.urgency, Job.asked_because).where(Job.id == job_id)
+    ).one()
+    wish = Wish(
+        urgency=Urgency(job.urgency),
+        because=job.asked_because,
+        again=[JobState.SUPERSEDED],
+        why_again=SETTINGS_ARE_BACK,
+    )
+    put_job(connection, job.checkpoint_id, request, now, wish)
 
 
 def ask(
@@ -126,7 +173,7 @@ def ask(
     checkpoint_id = _one_content(connection, path_or_id)
     supersede_others(connection, checkpoint_id, request, now)
     ends = [state for state in JobState if state not in _OPEN_OR_DONE]
-    wish = Wish(urgency=Urgency.PERSON, because=because, again=ends)
+    wish = Wish(urgency=Urgency.PERSON, because=because, again=ends, why_again=because)
     job_id = put_job(connection, checkpoint_id, request, now, wish)
     did = Asking.QUEUED
     if job_id is None:

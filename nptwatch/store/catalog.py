@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, select, update
 
-from nptwatch.store.asking import Wish, put_job, supersede_others
+from nptwatch.store.asking import Wish, put_job, revive_followers, supersede_others
 from nptwatch.store.engine import insert_into, utc_now
 from nptwatch.store.names import numbered_step, rename
 from nptwatch.store.newest import flag_newest
@@ -83,9 +83,9 @@ class Catalog:
         """Take in a whole file: its run, path, content and the job that is asked of it.
 
         A job that was closed because its content was gone is queued again, one whose files were
-        all damaged only for a file that is new or rewritten. Content that the path held before and
-        no other file holds is superseded while it is only queued, and so is a job that asks for
-        the same profile with other settings.
+        all damaged only for a file that is new or rewritten; so is the job of its full diagnostic.
+        Content that the path held before and no other file holds is superseded while it is only
+        queued, and so is a job that asks for the same profile with other settings.
         """
         now = self._clock()
         file = whole.file
@@ -111,6 +111,7 @@ class Catalog:
                 again.append(JobState.UNLOADABLE)
             queued = put_job(connection, checkpoint_id, request, now, Wish(again=again))
             supersede_others(connection, checkpoint_id, request, now)
+            revive_followers(connection, checkpoint_id, request, again, now)
             if queued is not None:
                 return Admission.QUEUED
             if before == checkpoint_id or not _held_elsewhere(connection, checkpoint_id, file.path):

@@ -118,13 +118,15 @@ def one_per_content(rows: Sequence[HistoryRow]) -> list[HistoryRow]:
 
 
 def _joined(one: HistoryRow, other: HistoryRow) -> HistoryRow:
+    """Take the numbers of what was asked last, normally the full one, if it has any."""
     full, quick = (one, other) if one.profile == FULL else (other, one)
-    shown = full if full.result_id is not None or quick.result_id is None else quick
-    shown = quick if quick.result_id is None and full.result_id is None else shown
-    both = quick.result_id is not None and full.result_id is not None
+    measured = [row for row in (quick, full) if row.result_id is not None]
+    shown = max(measured, key=lambda row: (row.mse is not None, row.job_id or 0), default=quick)
     return replace(
         shown,
-        profile=f"{quick.profile}+{full.profile}" if both else shown.profile,
+        profile="+".join(row.profile or "" for row in measured) or shown.profile,
+        overall_status=full.overall_status,
+        avg_score=full.avg_score,
         full_state=full.full_state,
         full_because=full.full_because,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, update
 
-from nptwatch.store.asking import ask
+from nptwatch.store.asking import OTHER_SETTINGS, ask, ask_by
 from nptwatch.store.claiming import claim_of, claim_statement
 from nptwatch.store.engine import utc_now
 from nptwatch.store.leases import Failure, change_leased, close_leased, count_failure, take_back
@@ -197,6 +197,23 @@ class Queue:
             return close_leased(
                 connection, job_id, worker_id, state, reason, looked_at=looked_at, now=now
             )
+
+    def ask_again(self, job_id: int, worker_id: str, request: Request) -> bool:
+        """End a job as SUPERSEDED and ask for the same by the settings in force.
+
+        Args:
+            request: the job's profile, as it is measured now.
+
+        Returns:
+            False: the lease was lost, nothing was written.
+        """
+        now = self._clock()
+        ended = {"state": JobState.SUPERSEDED, "reason": OTHER_SETTINGS, "updated_at": now}
+        with self._database.begin() as connection:
+            if not change_leased(connection, job_id, worker_id, **ended):
+                return False
+            ask_by(connection, job_id, request, now)
+            return True
 
     def release_worker(
         self,

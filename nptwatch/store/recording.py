@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import func, select, update
 
 from nptwatch.settings import FULL, QUICK
-from nptwatch.store.asking import Wish, put_job
+from nptwatch.store.asking import Wish, put_job, supersede_others
 from nptwatch.store.engine import insert_into
 from nptwatch.store.newest import is_older
 from nptwatch.store.records import (
@@ -108,6 +108,7 @@ def record_outcome(
     if demand is None:
         return finished
     wish = Wish(urgency=Urgency.POLICY, because=demand.because)
+    supersede_others(connection, job.checkpoint_id, demand.request, now)
     asked = put_job(connection, job.checkpoint_id, demand.request, now, wish)
     return replace(finished, asked=demand.because) if asked is not None else finished
 

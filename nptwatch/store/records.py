@@ -321,13 +321,14 @@ class Delivery:
 class HistoryRow:
     """One checkpoint of a run with its job and result; None where there is none yet.
 
-    `state` is the job's where there is one, else the file's. Where both profiles were asked it is
-    of the one that has a result, the full one first; so are the numbers, which are of the same
-    prompts.
+    `state` is the job's where there is one, else the file's. Where both profiles were asked, it and
+    the numbers are of the one that was asked last and has numbers: the full one, but for a while
+    after a change of settings. Both have the numbers of the same prompts.
 
     Attributes:
         also: other paths with the same content (best/, final/).
         profile: quick, full, or quick+full: what has a result; else what is asked.
+        overall_status, avg_score: of the full diagnostic.
         full_state: of its full diagnostic's job, None where none was asked; full_because: why.
     """
 

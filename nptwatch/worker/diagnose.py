@@ -21,11 +21,11 @@ from nptwatch.errors import (
     OutOfMemoryError,
 )
 from nptwatch.npt.files import fingerprint
-from nptwatch.store.records import JobState, WorkerState
+from nptwatch.store.records import JobState, Request, WorkerState
 from nptwatch.worker.outcomes import (
     GONE,
-    OTHER_SETTINGS,
     OVERWRITTEN,
+    AskAgain,
     Backoff,
     Close,
     Fault,
@@ -136,8 +136,9 @@ class Diagnosis:
 
     def _diagnose(self, claim: Claim, tell: Callable[[WorkerState], None]) -> Outcome:
         """Measure the first of the claim's files that can be read: one may be damaged, or go."""
-        if claim.settings_hash != self._settings_hash(claim.profile):
-            return OTHER_SETTINGS
+        in_force = self._settings_hash(claim.profile)
+        if claim.settings_hash != in_force:
+            return AskAgain(request=Request(profile=claim.profile, settings_hash=in_force))
         failed: dict[Path, CheckpointError] = {}
         while isinstance(found := self._find(claim, failed), Path):
             try:

@@ -14,7 +14,15 @@ from nptwatch.store.recording import follow_nothing
 from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.diagnose import Diagnoser, Diagnosis
 from nptwatch.worker.heartbeat import Heartbeat
-from nptwatch.worker.outcomes import Close, Fault, HandBack, Outcome, Store, StoreKnown
+from nptwatch.worker.outcomes import (
+    AskAgain,
+    Close,
+    Fault,
+    HandBack,
+    Outcome,
+    Store,
+    StoreKnown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +30,14 @@ if TYPE_CHECKING:
 
     from nptwatch.settings import WorkerSettings
     from nptwatch.store.queue import Queue
-    from nptwatch.store.records import Claim, Finished, FollowUp, Message, StatusChange
+    from nptwatch.store.records import (
+        Claim,
+        Finished,
+        FollowUp,
+        Message,
+        Request,
+        StatusChange,
+    )
     from nptwatch.store.workers import Workers
     from nptwatch.worker.wake import Wake
 
@@ -39,8 +54,8 @@ class WorkerLoop:
     """Works the queue off, one job at a time, until it is told to stop.
 
     Args:
-        settings_hash: gives how a profile is measured under the settings of this process; jobs
-            that were asked for otherwise are closed.
+        settings_hash: gives how a profile is measured under the settings of this process; what
+            was asked for otherwise is asked again so.
         abandon: ends the process when a job outlasts the time-out of a stop (see Heartbeat).
         follow: decides what is asked for after a quick result (policy.py).
     """
@@ -181,6 +196,8 @@ class WorkerLoop:
                 self._log_done(claim, done, known=True)
             case Close():
                 self._close(claim, outcome)
+            case AskAgain(request=request):
+                self._ask_again(claim, request)
             case HandBack():
                 self._hand_back(claim, outcome)
             case Fault():
@@ -192,7 +209,7 @@ class WorkerLoop:
             self._worker_id,
             outcome.state,
             outcome.reason,
-            looked_at=None if outcome.is_final else claim.paths,
+            looked_at=claim.paths,
         )
         if state is None:
             self._log_lost(claim)
@@ -201,6 +218,12 @@ class WorkerLoop:
         else:
             tell = log.warning if state == JobState.UNLOADABLE else log.info
             tell(f"checkpoint_{state}", reason=outcome.reason, **_which(claim))
+
+    def _ask_again(self, claim: Claim, request: Request) -> None:
+        if self._queue.ask_again(claim.job_id, self._worker_id, request):
+            log.info("asked_again", reason="the settings changed", **_which(claim))
+        else:
+            self._log_lost(claim)
 
     def _hand_back(self, claim: Claim, outcome: HandBack) -> None:
         held = self._queue.release(

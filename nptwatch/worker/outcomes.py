@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nptwatch.diagnostics.grading import Grade
 from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
-from nptwatch.store.records import JobState, Measured
+from nptwatch.store.records import JobState, Measured, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,13 +34,18 @@ class StoreKnown:
 class Close:
     """There is nothing that can be measured: DELETED, SUPERSEDED or UNLOADABLE.
 
-    Attributes:
-        is_final: whatever other files there are; else the job goes on with a file that came since.
+    The job goes on with a file that came since.
     """
 
     state: JobState
     reason: str
-    is_final: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskAgain:
+    """It was asked for with other settings: a result would be recorded as what it is not."""
+
+    request: Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +65,10 @@ class Fault:
     error: str
 
 
-Outcome = Store | StoreKnown | Close | HandBack | Fault
+Outcome = Store | StoreKnown | Close | AskAgain | HandBack | Fault
 
 GONE = Close(state=JobState.DELETED, reason="deleted before it was measured")
 OVERWRITTEN = Close(state=JobState.SUPERSEDED, reason="overwritten before it was measured")
-OTHER_SETTINGS = Close(
-    state=JobState.SUPERSEDED,
-    reason="was asked for with other settings than the daemon runs with now",
-    is_final=True,
-)
 
 
 def refused(

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stocking import QUICK, measured, no_alerts, path_of, whole
+from stocking import FULL, QUICK, ask_full, claimed, measured, no_alerts, path_of, whole
 
 from nptwatch.errors import ConfigError
-from nptwatch.store.catalog import Catalog
-from nptwatch.store.history import History
-from nptwatch.store.queue import Queue
 from nptwatch.store.records import (
     Asking,
-    Claim,
-    Demand,
     Facts,
     JobState,
     Message,
@@ -23,39 +18,9 @@ from nptwatch.store.records import (
 )
 
 if TYPE_CHECKING:
-    from nptwatch.store.engine import Database
-
-FULL = Request(profile="full", settings_hash="f1")
-
-
-@pytest.fixture
-def catalog(database: Database) -> Catalog:
-    """What the watcher writes to."""
-    return Catalog(database)
-
-
-@pytest.fixture
-def queue(database: Database) -> Queue:
-    """What workers take from."""
-    return Queue(database)
-
-
-@pytest.fixture
-def history(database: Database) -> History:
-    """What people read."""
-    return History(database)
-
-
-def ask_full(_facts: Facts) -> Demand:
-    """Always ask."""
-    return Demand(request=FULL, because="the test says so")
-
-
-def claimed(queue: Queue) -> Claim:
-    """The next job."""
-    claim = queue.claim("w", lease_seconds=60)
-    assert claim is not None
-    return claim
+    from nptwatch.store.catalog import Catalog
+    from nptwatch.store.history import History
+    from nptwatch.store.queue import Queue
 
 
 def test_what_follows_a_quick_result_is_queued_with_it(

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from stocking import QUICK, ROOT, measured, no_alerts, path_of, seen, whole
 
-from nptwatch.store.catalog import Catalog
-from nptwatch.store.history import History
-from nptwatch.store.queue import Queue
 from nptwatch.store.records import (
     Admission,
     FileState,
@@ -21,29 +18,12 @@ from nptwatch.store.records import (
 )
 
 if TYPE_CHECKING:
-    from conftest import FakeClock
+    from nptwatch.store.catalog import Catalog
+    from nptwatch.store.history import History
+    from nptwatch.store.queue import Queue
 
-    from nptwatch.store.engine import Database
 
 OTHER = Request(profile="quick", settings_hash="s2")
-
-
-@pytest.fixture
-def catalog(database: Database, clock: FakeClock) -> Catalog:
-    """Give a catalog on an empty database."""
-    return Catalog(database, clock=clock)
-
-
-@pytest.fixture
-def queue(database: Database, clock: FakeClock) -> Queue:
-    """Give the queue of the same database."""
-    return Queue(database, clock=clock)
-
-
-@pytest.fixture
-def history(database: Database, clock: FakeClock) -> History:
-    """Give the history of the same database."""
-    return History(database, clock=clock)
 
 
 def only_row(history: History, run: str = "a") -> HistoryRow:
@@ -119,7 +99,10 @@ def test_other_request_supersedes_the_one_that_waits(
     catalog.admit(whole(), Request(profile="full", settings_hash="s1"))
     assert catalog.admit(whole(), OTHER) is Admission.QUEUED
     (closed,) = queue.jobs(states=[JobState.SUPERSEDED])
-    assert (closed.profile, closed.reason) == ("quick", "asked again with other settings")
+    assert (closed.profile, closed.reason) == (
+        "quick",
+        "was asked for with other settings than those in force",
+    )
     assert catalog.admit(whole(), QUICK) is Admission.QUEUED
     assert queue.depth()[JobState.QUEUED] == 2  # quick by the first settings, and full
     assert {(row.profile, row.state) for row in queue.jobs(states=[JobState.QUEUED])} == {

@@ -8,33 +8,14 @@ import pytest
 from stocking import QUICK, alert_good, measured, no_alerts, path_of, seen, whole
 
 from nptwatch.errors import ConfigError
-from nptwatch.store.catalog import Catalog
-from nptwatch.store.history import History
-from nptwatch.store.queue import Queue
 from nptwatch.store.records import FileState, Request
 
 if TYPE_CHECKING:
     from conftest import FakeClock
 
-    from nptwatch.store.engine import Database
-
-
-@pytest.fixture
-def catalog(database: Database, clock: FakeClock) -> Catalog:
-    """Give a catalog on an empty database."""
-    return Catalog(database, clock=clock)
-
-
-@pytest.fixture
-def queue(database: Database, clock: FakeClock) -> Queue:
-    """Give the queue of the same database."""
-    return Queue(database, clock=clock)
-
-
-@pytest.fixture
-def history(database: Database, clock: FakeClock) -> History:
-    """Give the history of the same database."""
-    return History(database, clock=clock)
+    from nptwatch.store.catalog import Catalog
+    from nptwatch.store.history import History
+    from nptwatch.store.queue import Queue
 
 
 def measure_all(queue: Queue, grade: str = "GOOD", mse: float = 0.07) -> None:

@@ -7,28 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 from stocking import QUICK, measured, no_alerts, path_of, whole
 
-from nptwatch.store.catalog import Catalog
 from nptwatch.store.leases import retry_after
-from nptwatch.store.queue import Queue
 from nptwatch.store.records import Admission, Claim, JobRow, JobState, WorkerState
 from nptwatch.store.workers import Workers
 
 if TYPE_CHECKING:
     from conftest import FakeClock
 
+    from nptwatch.store.catalog import Catalog
     from nptwatch.store.engine import Database
-
-
-@pytest.fixture
-def catalog(database: Database, clock: FakeClock) -> Catalog:
-    """Give a catalog on an empty database."""
-    return Catalog(database, clock=clock)
-
-
-@pytest.fixture
-def queue(database: Database, clock: FakeClock) -> Queue:
-    """Give the queue of the same database."""
-    return Queue(database, clock=clock)
+    from nptwatch.store.queue import Queue
 
 
 def claim(queue: Queue, worker: str = "w1", lease_seconds: float = 60) -> Claim:

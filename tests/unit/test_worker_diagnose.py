@@ -28,7 +28,7 @@ from nptwatch.service.build import open_stores, request_of
 from nptwatch.settings import Settings, WorkerSettings
 from nptwatch.store.records import JobState, Measured, SeenFile, WholeFile
 from nptwatch.worker.diagnose import Diagnosis
-from nptwatch.worker.outcomes import Close, Fault, HandBack, Store, StoreKnown
+from nptwatch.worker.outcomes import AskAgain, Close, Fault, HandBack, Store, StoreKnown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -189,15 +189,12 @@ def test_the_same_content_measured_before_is_not_measured_again(bench: Bench) ->
 
 
 def test_a_job_of_other_settings_is_not_measured(bench: Bench) -> None:
-    """Its result would be recorded as what it is not; the watcher asks again by the new ones."""
+    """Its result would be recorded as what it is not: it is asked for again by those in force."""
     claim = replace(bench.claim, settings_hash="of old")
 
     outcome = bench.diagnosis.of(claim)
 
-    assert isinstance(outcome, Close)
-    assert outcome.state == JobState.SUPERSEDED
-    assert "other settings" in outcome.reason
-    assert outcome.is_final
+    assert outcome == AskAgain(request=request_of(bench.settings))
     assert bench.diagnoser.asked == []
 
 
