@@ -170,7 +170,9 @@ def print_checkpoint(
         if value is not None:
             screen.say(f"{name.replace('_', ' ') + ':':<18} {value}")
     if details and "accuracy" in details:
-        from nptwatch.diagnostics.report import quick_text
+        from nptwatch.diagnostics.full_text import full_text
+        from nptwatch.diagnostics.quick_text import quick_text
 
+        text = full_text if "summary" in details else quick_text
         screen.say()
-        screen.say(quick_text(dict(details), verbose=False, emoji=False).rstrip())
+        screen.say(text(dict(details)).rstrip())

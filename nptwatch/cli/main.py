@@ -45,6 +45,10 @@ VERBS = {
         target="quick:quick",
         summary="Measure a checkpoint, or every checkpoint of a folder, against its base model.",
     ),
+    "full": Verb(
+        target="full:full",
+        summary="Run all five tests on a checkpoint, or on every checkpoint of a folder.",
+    ),
     "inspect": Verb(
         target="inspect:inspect_",
         summary=(

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nptwatch.diagnostics.full_tests import STANDARD
-from nptwatch.diagnostics.report import number, quick_report
+from nptwatch.diagnostics.report import error_report, number, quick_report
 from nptwatch.diagnostics.results import TestStatus
 from nptwatch.settings import FULL
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from nptwatch.diagnostics.report import Report
     from nptwatch.diagnostics.results import FullResult, TestResult
 
@@ -50,6 +52,24 @@ def full_report(result: FullResult, **about: Any) -> Report:  # noqa: ANN401 - a
     }
 
 
+def full_error_report(checkpoint: str, step: int | None, error: Exception, at: datetime) -> Report:
+    """Return the report of a checkpoint that cannot be measured: the same keys, nothing in them."""
+    return {
+        **error_report(checkpoint, step, error, at),
+        "profile": FULL,
+        "summary": {
+            "overall_status": None,
+            "readiness_assessment": str(error),
+            "avg_score": None,
+            "test_counts": dict.fromkeys(("total", "passed", "warnings", "failed"), 0),
+            "npt_layers": [],
+            "key_recommendations": [],
+            "loss_guidance": _loss_guidance(None),
+        },
+        "detailed_results": [],
+    }
+
+
 def _summary(result: FullResult) -> Report:
     status = overall_status(result.avg_score)
     advice = dict.fromkeys(text for test in result.tests for text in test.recommendations)
@@ -66,11 +86,15 @@ def _summary(result: FullResult) -> Report:
         },
         "npt_layers": [layer.index for layer in result.quick.layout.layers],
         "key_recommendations": list(advice)[:KEY_RECOMMENDATIONS],
-        "loss_guidance": {
-            "current_estimated_loss": number(standard.get("avg_mse_npt_vs_original")),
-            "target_loss_range": "0.01 - 0.1",
-            "ready_threshold": "< 0.1",
-        },
+        "loss_guidance": _loss_guidance(standard.get("avg_mse_npt_vs_original")),
+    }
+
+
+def _loss_guidance(mse: float | None) -> Report:
+    return {
+        "current_estimated_loss": number(mse),
+        "target_loss_range": "0.01 - 0.1",
+        "ready_threshold": "< 0.1",
     }
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nptwatch.diagnostics.grading import Grade, findings_of, grade_of
-from nptwatch.diagnostics.report import error_report, quick_report, quick_text
+from nptwatch.diagnostics.quick_text import quick_text
+from nptwatch.diagnostics.report import error_report, quick_report
 from nptwatch.diagnostics.results import LocalError, QuickResult, Score, mean_score
 from nptwatch.diagnostics.training_log import TrainerLoss, loss_finding, trainer_loss
 from nptwatch.errors import LayoutError
