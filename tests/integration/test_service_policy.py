@@ -98,6 +98,23 @@ def test_quick_for_all_full_where_the_policy_says(place: Place) -> None:
         daemon.close()
 
 
+def test_a_wish_by_other_settings_is_granted_by_those_in_force(place: Place) -> None:
+    """The command may not know the daemon's settings: its job is asked for again, and measured."""
+    weights = place.checkpoint(100, mse=0.3)
+    daemon = DaemonProcess(place, place.settings(diagnostic={"seed": 7}))
+    try:
+        until(lambda: settled(place, 1), seconds=LONG)
+        nptwatch(place, "rerun", str(weights))
+        until(lambda: fully(place) == {100: "asked with rerun"}, seconds=LONG)
+        daemon.wait_for("asked_again")
+        states = sorted(job.state for job in place.stores.queue.jobs())
+        assert states == ["done", "done", "superseded"]
+        assert times_measured(weights) == 2
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
+
+
 def test_rerun_has_the_full_diagnostic_made(place: Place) -> None:
     """By path, through the real command; a second time it only tells what is known."""
     weights = place.checkpoint(100, mse=0.3)

@@ -9,9 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 import watching as w
-from structlog.testing import capture_logs
 from watchdog.observers.inotify import InotifyObserver
 from watching import Spy, checkpoint, settings, until, watching
 
@@ -39,14 +37,6 @@ def catalog(tmp_path: Path) -> Iterator[Spy]:
     """A catalog on SQLite that remembers what it was told."""
     with w.spied_catalog(tmp_path / "state") as spy:
         yield spy
-
-
-@pytest.fixture
-def logs() -> Iterator[list[dict[str, object]]]:
-    """Log events as they come."""
-    with capture_logs() as entries:
-        yield entries
-    structlog.reset_defaults()
 
 
 class Bench:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import watching as w
-from watching import Spy, archive, checkpoint, settings, until, watching, writing
+from watching import Spy, archive, checkpoint, logged, settings, until, watching, writing
 
 from nptwatch.errors import DatabaseError, SchemaError
 from nptwatch.store.records import Admission, FileState, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, TypeAlias
+
+    Logs: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @pytest.fixture(params=["inotify", "none", "polling"])
@@ -48,11 +51,11 @@ def catalog(state: Path) -> Iterator[Spy]:
 
 
 def test_new_checkpoint_is_queued_soon_after_it_settled(
-    catalog: Spy, root: Path, state: Path, observer: dict[str, object]
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object], logs: Logs
 ) -> None:
     """A file that becomes whole is queued within settle_seconds and one second, with its facts."""
     with watching(catalog, settings(root, **observer), state):
-        time.sleep(0.5)  # the watcher is up: what comes now comes while it watches
+        logged(logs, "scan_finished")  # what comes now comes while it watches
         weights = checkpoint(root / "deep/run1", "checkpoint-500")
         took = until(catalog.queued)
     whole, admission = catalog.admitted[0]
@@ -278,22 +281,24 @@ def test_unreachable_root_deletes_nothing(catalog: Spy, root: Path, state: Path,
 
 
 def test_root_that_appears_later_is_watched(
-    catalog: Spy, tmp_path: Path, state: Path, observer: dict[str, object]
+    catalog: Spy, tmp_path: Path, state: Path, observer: dict[str, object], logs: Logs
 ) -> None:
     """A root missing at start is taken up when it is there."""
     root = tmp_path / "later"
     with watching(catalog, settings(root, **observer), state):
-        time.sleep(0.3)
+        logged(logs, "scan_finished")
         checkpoint(root / "run", "checkpoint-1")
         until(catalog.queued)
 
 
-def test_symlinked_root_gets_events(catalog: Spy, root: Path, state: Path, tmp_path: Path) -> None:
+def test_symlinked_root_gets_events(
+    catalog: Spy, root: Path, state: Path, tmp_path: Path, logs: Logs
+) -> None:
     """Below a root that is a symlink events come too, and paths are real."""
     link = tmp_path / "link"
     link.symlink_to(root)
     with watching(catalog, settings(link), state):
-        time.sleep(0.5)
+        logged(logs, "scan_finished")
         weights = checkpoint(root / "run", "checkpoint-1")
         until(catalog.queued, seconds=3)
     assert catalog.queued() == [str(weights)]
@@ -319,7 +324,7 @@ def test_two_roots_and_exclude(catalog: Spy, tmp_path: Path, state: Path) -> Non
 
 
 def test_linked_folder_is_followed_with_events(
-    catalog: Spy, root: Path, state: Path, tmp_path: Path
+    catalog: Spy, root: Path, state: Path, tmp_path: Path, logs: Logs
 ) -> None:
     """Checkpoints behind a symlinked folder belong to the run that links to it, and wake us."""
     scratch = tmp_path / "scratch"
@@ -327,8 +332,10 @@ def test_linked_folder_is_followed_with_events(
     (root / "run").mkdir()
     (root / "run/checkpoints").symlink_to(scratch)
     (root / "run/loop").symlink_to(root)
-    with watching(catalog, settings(root), state):
-        time.sleep(1.0)
+    with watching(catalog, settings(root), state) as watcher:
+        logged(logs, "scan_finished")
+        watcher.rescan()  # what the first scan found is watched before the second begins
+        logged(logs, "scan_finished", times=2)
         folder = scratch / "checkpoint-7"
         folder.mkdir()
         (folder / "npt_weights.pt").write_bytes(archive("a"))
@@ -355,14 +362,14 @@ def test_lost_database_is_retried_and_nothing_forgotten(
     assert catalog.deleted == [str(first)]
 
 
-def test_wrong_schema_ends_the_watcher(catalog: Spy, root: Path, state: Path) -> None:
+def test_wrong_schema_ends_the_watcher(catalog: Spy, root: Path, state: Path, logs: Logs) -> None:
     """A schema that retrying cannot mend is raised."""
     catalog.broken = SchemaError("run `nptwatch db upgrade`")
     with (
         pytest.raises(AssertionError, match="SchemaError"),
         watching(catalog, settings(root), state),
     ):
-        time.sleep(0.5)
+        logged(logs, "watcher_stopped")
 
 
 def test_scan_once_takes_what_is_whole_and_notes_the_rest(

@@ -21,7 +21,7 @@ from nptwatch.store.records import Admission, FileState, KnownFile, Request
 from nptwatch.watch.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from nptwatch.store.records import SeenFile, WholeFile
 
@@ -60,6 +60,11 @@ def until(condition: Callable[[], object], *, seconds: float = 10.0) -> float:
         assert time.monotonic() - start < seconds, "the condition did not come true in time"
         time.sleep(0.01)
     return time.monotonic() - start
+
+
+def logged(logs: Sequence[Mapping[str, object]], event: str, *, times: int = 1) -> None:
+    """Wait until an event was logged so often."""
+    until(lambda: sum(entry["event"] == event for entry in list(logs)) >= times)
 
 
 class Writer:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from stocking import QUICK, alert_good, measured, seen, whole
+from stocking import FULL, QUICK, alert_good, claimed, measured, path_of, seen, whole
 
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.glance import Glance, glance_at
@@ -40,6 +40,11 @@ def filled(database: Database, clock: FakeClock) -> Database:
         assert claim is not None
         clock.advance(1)
         queue.finish(claim, "w", measured(grade, mse, measured_at=clock()), alert_good)
+    for step in (1, 3):  # measured fully too, and asked to be
+        queue.ask(path_of("a", f"checkpoint-{step}"), FULL, because="me")
+        if step == 1:
+            queue.finish(claimed(queue), "w", measured("GOOD", 0.07), alert_good)
+    queue.ask(path_of("a", "checkpoint-2"), FULL, because="me")
     catalog.admit(whole("a", 50), QUICK)
     catalog.admit(whole("b", None, "odd", folder="best"), QUICK)
     catalog.admit(whole("b", 7), QUICK)
@@ -81,6 +86,7 @@ def test_glance_says_what_the_stores_say(filled: Database, clock: FakeClock) -> 
     assert expected.runs[0].best_mse == 0.07
     assert [worker.worker_id for worker in expected.workers] == ["w"]
     assert expected.queue[JobState.FAILED] == expected.queue[JobState.LEASED] == 1
+    assert (expected.runs[0].done, expected.runs[0].open_jobs) == (4, 2)  # not 5, nor twice
     assert len(expected.changes) == 3
     assert expected.pending_alerts == 1
     assert expected.oldest_queued_at is not None
