@@ -14,8 +14,7 @@ import typer
 from nptwatch.cli.compare_checkpoints import checkpoints_json, print_checkpoints
 from nptwatch.cli.compare_runs import print_runs, runs_json, warnings_of, write_csv
 from nptwatch.cli.compared import Checkpoint, Lookup, is_report
-from nptwatch.cli.quick import _measure_all as measure_all
-from nptwatch.cli.quick import _Session as Session
+from nptwatch.cli.measuring import DeviceOption, ModelNameOption, Session, measured
 from nptwatch.cli.screen import Screen, print_json
 from nptwatch.cli.session import (
     ConfigOption,
@@ -63,11 +62,8 @@ def compare(
         bool,
         typer.Option("--fresh", help="Measure files now, whatever the database knows of them."),
     ] = False,
-    model_name: Annotated[
-        str | None,
-        typer.Option("--model-name", "--model_name", help="Base model for what is measured now."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = None,
+    model_name: ModelNameOption = None,
+    device: DeviceOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: runs only.")] = False,
     config: ConfigOption = None,
@@ -84,7 +80,7 @@ def compare(
         raise ConfigError("compare takes two or more checkpoints or runs, and --json or --csv")
     configure_logs(level="warning")
     settings = settings_of(config, state_dir, database_url, worker__device=device)
-    session = Session(settings=settings, model_name=model_name, accuracy=True)
+    session = Session(settings=settings, model_name=model_name, profile=profile.value)
     with ExitStack() as stack:
         history = None if fresh else _history(settings, what, stack)
         lookup = Lookup(
@@ -116,7 +112,7 @@ class _Measure:
         """Measure files in order; of several, one that cannot be measured stops no other."""
         if len(files) == 1:
             return [self.session.report(files[0])]
-        return measure_all(self.session, list(files), keep_going=True)
+        return list(measured(self.session, files))
 
 
 def _history(settings: Settings, what: Sequence[str], stack: ExitStack) -> History | None:

@@ -102,6 +102,20 @@ def test_folders_of_checkpoints_are_runs(compare: Callable[..., Told]) -> None:
     assert told["runs"][1]["against_first"]["steps"] == 3
 
 
+def test_a_full_diagnostic_is_compared_test_by_test(compare: Callable[..., Told]) -> None:
+    """--profile full measures all five tests of both, each layer alone among them."""
+    code, out, _ = compare(CASE, OTHER, "--model-name", BASE, "--profile", "full", "--json")
+    sections = json.loads(out)["sections"]
+    assert code == 0
+    assert len(sections["tests"]) == 2 + 5
+    assert sections["accuracy"]["mse"]["values"] == pytest.approx(MSE, rel=1e-4)
+    expected = json.loads((CASE.parents[1] / "expected.json").read_text())["per_layer"]
+    alone = {layer: row["values"][0] for layer, row in sections["alone_mse"].items()}
+    assert {layer for layer, mse in alone.items() if mse is not None} == set(expected)
+    for layer, numbers in expected.items():
+        assert alone[layer] == pytest.approx(numbers["mse"], rel=1e-3)
+
+
 def test_stored_results_load_no_torch(store: Callable[..., None]) -> None:
     """Runs by name, checkpoints by job number, reports by file: answered without measuring."""
     for run, mse in (("a", 0.3), ("b", 0.2)):
