@@ -56,13 +56,18 @@ def rerun(
     from nptwatch.service.build import request_of
 
     settings = settings_of(config, state_dir, database_url)
-    with reading(settings) as stores:
-        request = request_of(settings, profile)
-        asked = [stores.queue.ask(each, request, because=BY_A_PERSON) for each in checkpoints]
-    if as_json:
-        print_json(asked)
-    else:
-        _tell(asked, Screen.of_stdout())
+    request = request_of(settings, profile)
+    asked: list[Asked] = []
+    try:
+        with reading(settings) as stores:
+            for each in checkpoints:
+                one = stores.queue.ask(each, request, because=BY_A_PERSON)
+                asked.append(one)
+    finally:  # what is queued is told, though a later one is not known
+        if asked and as_json:
+            print_json(asked)
+        elif asked:
+            _tell(asked, Screen.of_stdout())
 
 
 def _tell(asked: Sequence[Asked], screen: Screen) -> None:

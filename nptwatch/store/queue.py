@@ -208,9 +208,16 @@ class Queue:
             False: the lease was lost, nothing was written.
         """
         now = self._clock()
-        ended = {"state": JobState.SUPERSEDED, "reason": OTHER_SETTINGS, "updated_at": now}
         with self._database.begin() as connection:
-            if not change_leased(connection, job_id, worker_id, **ended):
+            ended = change_leased(
+                connection,
+                job_id,
+                worker_id,
+                state=JobState.SUPERSEDED,
+                reason=OTHER_SETTINGS,
+                updated_at=now,
+            )
+            if not ended:
                 return False
             ask_by(connection, job_id, request, now)
             return True

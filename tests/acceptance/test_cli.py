@@ -160,7 +160,7 @@ def test_help_lists_every_verb(command: Command) -> None:
 @pytest.mark.parametrize(
     "verb",
     ["run", "scan", "status", "runs", "history", "best", "forecast", "show", "jobs", "jobs list", "jobs retry",
-     "jobs cancel", "wait", "db upgrade", "db current", "config check", "config show"],
+     "jobs cancel", "rerun", "wait", "db upgrade", "db current", "config check", "config show"],
 )  # fmt: skip
 def test_every_verb_explains_itself(command: Command, verb: str) -> None:
     """Each has help with an example, and takes --config."""
@@ -219,7 +219,7 @@ def test_wrong_settings_exit_2_and_tell_all(command: Command) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["status"], ["runs"], ["history", "x"], ["best", "x"], ["forecast", "x"], ["show", "x"], ["jobs"], ["jobs", "retry", "1"],
-     ["db", "current"]],
+     ["rerun", "1"], ["db", "current"]],
 )  # fmt: skip
 def test_reading_where_nothing_ran_exits_5(command: Command, arguments: Sequence[str]) -> None:
     """It says where it looked and what to do, and creates nothing."""
@@ -544,7 +544,7 @@ def until(condition: Callable[[], bool], child: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["status"], ["runs"], ["history", RUN], ["best", RUN], ["forecast", RUN], ["jobs"], ["wait", RUN], ["config", "show"],
-     ["scan", "--dry-run", "."], ["db", "current"], ["show", "1"]],
+     ["scan", "--dry-run", "."], ["db", "current"], ["show", "1"], ["rerun", "1"]],
 )  # fmt: skip
 def test_no_verb_that_reads_loads_torch(
     command: Command, queue: Queue, arguments: Sequence[str]
