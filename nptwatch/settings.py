@@ -83,6 +83,8 @@ class DiagnosticSettings(Section):
     """File of texts, one a line (or .jsonl with "text"), measured on instead of the guide's."""
     probe_texts: tuple[str, ...] = ()
     """The same given here; where `probes` is set, what that file held when it was loaded."""
+    logits_mib: Annotated[int, Field(ge=1)] = 256
+    """At most so much memory for logits at a time, and as much again for the base's own."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the noise that continuations are drawn with, the same for checkpoint and base."""
     max_checkpoint_gib: Annotated[float, Field(gt=0)] = 64.0

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nptwatch.diagnostics import full_tests
+from nptwatch.diagnostics.drafting import generate_from_drafts
 from nptwatch.diagnostics.full_tests import Generated
-from nptwatch.diagnostics.generation import Draw, decode, generate
+from nptwatch.diagnostics.generation import Draw, decode
 from nptwatch.diagnostics.grading import Grade
 from nptwatch.diagnostics.probes import (
     BASIC_PROMPT,
@@ -20,7 +21,7 @@ from nptwatch.diagnostics.probes import (
     TEMPERATURES,
     tokenize,
 )
-from nptwatch.diagnostics.quick import Times, bad_weights, invalid, judge, rules_of
+from nptwatch.diagnostics.quick import Setting, bad_weights, invalid, judge, rules_of
 from nptwatch.diagnostics.results import FullResult
 from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.npt.layout import infer_layout
@@ -81,9 +82,9 @@ class FullDiagnostic:
         started = time.perf_counter()
         base = self.references.base
         layout = infer_layout(checkpoint.shapes, base.shape)
-        times = Times(load_seconds=checkpoint.read_seconds, started=started)
+        setting = Setting(load_seconds=checkpoint.read_seconds, started=started, texts=self.texts)
         if (why := bad_weights(checkpoint)) is not None:
-            return _broken(invalid(layout, why, times), quick=quick)
+            return _broken(invalid(layout, why, setting), quick=quick)
         npt = stack_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
         asked = _Questions(
             texts=self.texts or QUICK_PROMPTS,
@@ -94,7 +95,7 @@ class FullDiagnostic:
         )
         progress("measuring all layer variants")
         swept = self._sweep(npt, asked)
-        verdict = judge(layout, asked.accuracy(swept), swept.local, times)
+        verdict = judge(layout, asked.accuracy(swept), swept.local, setting)
         if verdict.residual is None:
             return _broken(verdict, quick=quick)
         tests = asked.tests(swept, verdict)
@@ -128,9 +129,7 @@ class FullDiagnostic:
         base, kept = self.references.base, self.continuations
         theirs = kept.of(DRAWS)
         try:
-            ours = generate(
-                base, npt, DRAWS, drop=drop, seed=kept.seed, max_new_tokens=kept.max_new_tokens
-            )
+            ours = generate_from_drafts(self.references, npt, DRAWS, kept, drop=drop)
         except FloatingPointError as exc:
             return full_tests.cannot_run(
                 full_tests.GENERATION, str(exc), "Check generation functionality"

@@ -25,7 +25,7 @@ from nptwatch.npt.finite import all_finite
 from nptwatch.npt.modulation import Rows, layer_forward
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch import Tensor
 
@@ -54,7 +54,14 @@ class Draw:
         Args:
             logits_V: float32.
             position: the token's place in the continuation, from 0.
+
+        Raises:
+            FloatingPointError: NaN or infinity in the logits.
         """
+        if not all_finite(logits_V):
+            raise FloatingPointError(
+                f"NaN or infinity in the logits after {position} new tokens of {self.prompt!r}"
+            )
         if self.temperature == 0:
             return int(logits_V.argmax())
         noise_V = self._noise(len(logits_V), seed, position).to(logits_V.device)
@@ -78,6 +85,7 @@ def generate(
     seed: int,
     max_new_tokens: int = MAX_NEW_TOKENS,
     use_cache: bool = True,
+    begun: Sequence[Sequence[int]] | None = None,
 ) -> list[tuple[int, ...]]:
     """Draw all continuations as one batch, token by token, until the end-of-sequence token.
 
@@ -86,29 +94,34 @@ def generate(
         drop: the residual rule of the NPT layers.
         seed: of the noise.
         use_cache: keep keys and values of earlier tokens (same tokens, less work).
+        begun: what each draw has already.
 
     Returns:
-        Each draw's new tokens, the end token included where it came.
+        Each draw's new tokens, those begun and the end token included where it came.
 
     Raises:
         FloatingPointError: NaN or infinity in the logits; names the draw.
     """
-    ends = _end_tokens(base)
-    decoder = _Decoder(base, npt, draws, drop=drop, use_cache=use_cache)
-    new: list[list[int]] = [[] for _ in draws]
-    for position in range(max_new_tokens):
-        logits_BV = decoder.next_logits(new)
-        for draw, tokens, logits_V in zip(draws, new, logits_BV, strict=True):
-            if tokens and tokens[-1] in ends:
-                continue
-            if not all_finite(logits_V):
-                raise FloatingPointError(
-                    f"NaN or infinity in the logits after {position} new tokens of {draw.prompt!r}"
-                )
-            tokens.append(draw.choose(logits_V, seed=seed, position=position))
-        if all(tokens[-1] in ends for tokens in new):
-            break
-    return [tuple(tokens) for tokens in new]
+    ends = end_tokens(base)
+    found = [list(tokens) for tokens in begun] if begun else [[] for _ in draws]
+    open_rows = [row for row, tokens in enumerate(found) if _is_open(tokens, ends, max_new_tokens)]
+    if not open_rows:
+        return [tuple(tokens) for tokens in found]
+    prompts = [[*base.tokenizer(draws[row].prompt)["input_ids"], *found[row]] for row in open_rows]
+    decoder = _Decoder(base, npt, prompts, drop=drop, use_cache=use_cache)
+    new: list[list[int]] = [[] for _ in open_rows]
+    while any(_is_open(found[row], ends, max_new_tokens) for row in open_rows):
+        for row, more, logits_V in zip(open_rows, new, decoder.next_logits(new), strict=True):
+            if _is_open(found[row], ends, max_new_tokens):
+                position = len(found[row])
+                token = draws[row].choose(logits_V, seed=seed, position=position)
+                found[row].append(token)
+                more.append(token)
+    return [tuple(tokens) for tokens in found]
+
+
+def _is_open(tokens: Sequence[int], ends: Collection[int], max_new_tokens: int) -> bool:
+    return len(tokens) < max_new_tokens and not (tokens and tokens[-1] in ends)
 
 
 class _Decoder:
@@ -118,7 +131,7 @@ class _Decoder:
         self,
         base: BaseModel,
         npt: Mapping[int, NptLayer],
-        draws: Sequence[Draw],
+        prompts: Sequence[Sequence[int]],
         *,
         drop: bool,
         use_cache: bool,
@@ -126,7 +139,7 @@ class _Decoder:
         from transformers import DynamicCache
 
         self._base, self._npt = base, npt
-        self._prompts = [base.tokenizer(draw.prompt)["input_ids"] for draw in draws]
+        self._prompts = prompts
         self._padding = [max(map(len, self._prompts)) - len(ids) for ids in self._prompts]
         self._cache = DynamicCache(config=base.model.config) if use_cache else None
         self._rows = Rows(
@@ -275,6 +288,7 @@ def _checked(kept: Any, count: int, base: BaseModel) -> list[tuple[int, ...]]:  
     raise ValueError("not the tokens of these draws")
 
 
-def _end_tokens(base: BaseModel) -> set[int]:
+def end_tokens(base: BaseModel) -> set[int]:
+    """Give the tokens that end a text."""
     end = base.model.generation_config.eos_token_id
     return set(end) if isinstance(end, list) else {end}

@@ -50,6 +50,7 @@ class Probes:
     """Prompts as one sequence.
 
     Attributes:
+        prompts: none where the sequences are no texts.
         ids_N: token ids, prompt after prompt.
         positions_N: each token's place in its own prompt.
         lengths: tokens of each prompt.
@@ -59,6 +60,11 @@ class Probes:
     ids_N: Tensor
     positions_N: Tensor
     lengths: tuple[int, ...]
+
+    def rows(self, prompt: int) -> slice:
+        """Where a prompt's tokens lie."""
+        start = sum(self.lengths[:prompt])
+        return slice(start, start + self.lengths[prompt])
 
     @property
     def segments(self) -> Segments:
@@ -81,9 +87,22 @@ def tokenize(base: BaseModel, prompts: Sequence[str]) -> Probes:
     ids = [base.tokenizer(prompt)["input_ids"] for prompt in prompts]
     lengths = tuple(map(len, ids))
     _require_fitting(base, prompts, lengths)
+    return pack(base, ids, prompts)
+
+
+def pack(
+    base: BaseModel, ids: Sequence[Sequence[int]], prompts: Sequence[str] | None = None
+) -> Probes:
+    """Lay token sequences one after the other.
+
+    Args:
+        ids: of each sequence, none empty.
+        prompts: the texts they are of, where they are of texts.
+    """
+    lengths = tuple(map(len, ids))
     positions_N = torch.cat([torch.arange(length) for length in lengths])
     return Probes(
-        prompts=tuple(prompts),
+        prompts=tuple(prompts or ()),
         ids_N=torch.tensor([token for tokens in ids for token in tokens]).to(base.device),
         positions_N=positions_N.to(base.device),
         lengths=lengths,

@@ -52,15 +52,15 @@ class QuickDiagnostic:
         """
         started = time.perf_counter()
         layout = infer_layout(checkpoint.shapes, self.references.base.shape)
-        times = Times(load_seconds=checkpoint.read_seconds, started=started)
+        setting = Setting(load_seconds=checkpoint.read_seconds, started=started, texts=self.texts)
         if (why := bad_weights(checkpoint)) is not None:
-            return invalid(layout, why, times)
+            return invalid(layout, why, setting)
         prompts = self.texts or QUICK_PROMPTS
         probes = tokenize(self.references.base, prompts if accuracy else prompts[:1])
         swept = self._sweep(checkpoint, layout, probes, accuracy=accuracy)
         rules = rules_of(self.residual)
         outcomes = dict(zip(rules, swept.outcomes, strict=True))
-        return judge(layout, outcomes, swept.local, times)
+        return judge(layout, outcomes, swept.local, setting)
 
     def _sweep(
         self, checkpoint: Checkpoint, layout: Layout, probes: Probes, *, accuracy: bool
@@ -82,11 +82,12 @@ class QuickDiagnostic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """When a measurement began, and what reading took before."""
+class Setting:
+    """When a measurement began, what reading took before, and on what it is made."""
 
     load_seconds: float
     started: float
+    texts: tuple[str, ...] = ()
 
     @property
     def sweep_seconds(self) -> float:
@@ -111,7 +112,7 @@ def judge(
     layout: Layout,
     outcomes: Mapping[str, Outcome],
     local: Mapping[bool, tuple[LocalError, ...]],
-    times: Times,
+    setting: Setting,
 ) -> QuickResult:
     """Pick the residual rule and grade it.
 
@@ -122,15 +123,15 @@ def judge(
     finite = {rule: outcome for rule, outcome in outcomes.items() if outcome.non_finite is None}
     if not finite:
         first = next(iter(outcomes.values())).non_finite
-        return invalid(layout, f"NaN or infinity, first in {first}", times)
+        return invalid(layout, f"NaN or infinity, first in {first}", setting)
     means = {rule: mean_score(out.scores) for rule, out in finite.items() if out.scores}
     if not means:
-        return _result(layout, times)
+        return _result(layout, setting)
     rule = min(means, key=lambda r: means[r].mse)
     mean: Score = means[rule]
     return _result(
         layout,
-        times,
+        setting,
         grade=grade_of(mean.mse, mean.cosine),
         scores=finite[rule].scores,
         mean=mean,
@@ -141,13 +142,13 @@ def judge(
     )
 
 
-def invalid(layout: Layout, why: str, times: Times) -> QuickResult:
+def invalid(layout: Layout, why: str, setting: Setting) -> QuickResult:
     """Give the result of a checkpoint with NaN or infinity."""
     finding = Finding(code="NON_FINITE", text=why)
-    return _result(layout, times, grade=Grade.INVALID, findings=(finding,), why=why)
+    return _result(layout, setting, grade=Grade.INVALID, findings=(finding,), why=why)
 
 
-def _result(layout: Layout, times: Times, **measured: Any) -> QuickResult:  # noqa: ANN401 - fields
+def _result(layout: Layout, setting: Setting, **measured: Any) -> QuickResult:  # noqa: ANN401 - fields
     nothing: dict[str, Any] = {  # Any: fields
         "grade": None,
         "scores": (),
@@ -160,7 +161,8 @@ def _result(layout: Layout, times: Times, **measured: Any) -> QuickResult:  # no
     }
     return QuickResult(
         layout=layout,
-        load_seconds=times.load_seconds,
-        sweep_seconds=times.sweep_seconds,
+        load_seconds=setting.load_seconds,
+        sweep_seconds=setting.sweep_seconds,
+        texts=setting.texts,
         **{**nothing, **measured},
     )

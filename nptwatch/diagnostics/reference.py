@@ -24,6 +24,8 @@ from nptwatch.npt.finite import all_finite
 from nptwatch.npt.modulation import layer_forward
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from torch import Tensor
 
     from nptwatch.diagnostics.probes import Probes
@@ -32,48 +34,92 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+LOGITS_BYTES = 256 * 1024**2
+"""Default of `diagnostic.logits_mib`."""
+
+COPIES = 3
+"""Of the base's logits that a comparison wants: as they are, log-probabilities, probabilities."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Reference:
     """The base on one probe set.
 
     Attributes:
         streams_SND: the residual stream before each layer, and after the last.
         normed_ND: final hidden states, after the last norm.
-        logits_NV: float32.
-        sides: the same, prompt by prompt, as a comparison wants them.
+        logits_bytes: the base's logits are kept in memory if they are not more, else made anew.
     """
 
+    base: BaseModel
+    probes: Probes
     streams_SND: Tensor
     normed_ND: Tensor
-    logits_NV: Tensor
-    sides: tuple[BaseSide, ...]
+    logits_bytes: int = LOGITS_BYTES
+    _kept: dict[int, BaseSide] = field(default_factory=dict)
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether all of the base's logits fit."""
+        return COPIES * len(self.normed_ND) * self._row_bytes <= self.logits_bytes
+
+    @property
+    def _row_bytes(self) -> int:
+        return 4 * int(self.base.model.config.vocab_size)
+
+    @torch.inference_mode()
+    def sides(self, prompts: Sequence[int]) -> Mapping[int, BaseSide]:
+        """Give the base's side of some prompts.
+
+        Raises:
+            BaseModelError: the base's own logits hold NaN or infinity.
+        """
+        if not self.keeps_logits:
+            return self._made(dict.fromkeys(prompts))
+        if not self._kept:
+            self._kept = self._made(range(len(self.probes.lengths)))
+        return self._kept
+
+    def in_groups(self, prompts: Sequence[int]) -> Iterator[slice]:
+        """Divide work into parts whose logits, the base's among them, are not more than allowed.
+
+        Args:
+            prompts: of each piece of work; one alone may be more than allowed.
+        """
+        copies = 1 if self.keeps_logits else 1 + COPIES
+        start = used = 0
+        for end, prompt in enumerate(prompts):
+            wanted = copies * self.probes.lengths[prompt] * self._row_bytes
+            if used and used + wanted > self.logits_bytes:
+                yield slice(start, end)
+                start, used = end, 0
+            used += wanted
+        if used:
+            yield slice(start, len(prompts))
+
+    def _made(self, prompts: Iterable[int]) -> dict[int, BaseSide]:
+        numbers = list(prompts)
+        pieces = [
+            (self.normed_ND[rows], self.probes.ids_N[rows])
+            for rows in map(self.probes.rows, numbers)
+        ]
+        logits_NV = self.base.head(torch.cat([normed_TD for normed_TD, _ in pieces]))
+        if not all_finite(logits_NV):
+            base = self.base
+            msg = f"base model {base.name!r}: its own logits hold NaN or infinity in {base.dtype}"
+            raise BaseModelError(msg)
+        logits = logits_NV.split([len(ids_T) for _, ids_T in pieces])
+        return {
+            number: base_side(logits_TV, normed_TD, ids_T)
+            for number, logits_TV, (normed_TD, ids_T) in zip(numbers, logits, pieces, strict=True)
+        }
 
 
 @torch.inference_mode()
-def _reference(
-    probes: Probes, streams_SND: Tensor, normed_ND: Tensor, logits_NV: Tensor
+def compute_reference(
+    base: BaseModel, probes: Probes, logits_bytes: int = LOGITS_BYTES
 ) -> Reference:
-    pieces = zip(
-        logits_NV.split(probes.lengths),
-        normed_ND.split(probes.lengths),
-        probes.ids_N.split(probes.lengths),
-        strict=True,
-    )
-    return Reference(
-        streams_SND=streams_SND,
-        normed_ND=normed_ND,
-        logits_NV=logits_NV,
-        sides=tuple(base_side(*piece) for piece in pieces),
-    )
-
-
-@torch.inference_mode()
-def compute_reference(base: BaseModel, probes: Probes) -> Reference:
-    """Run the base once over all prompts.
-
-    Raises:
-        BaseModelError: the base's own logits hold NaN or infinity.
-    """
+    """Run the base once over all prompts, but for its head."""
     h_1ND = base.embed(probes.ids_N[None])
     rotary = base.rotary(h_1ND, probes.positions_N)
     mask = probes.segments
@@ -82,12 +128,13 @@ def compute_reference(base: BaseModel, probes: Probes) -> Reference:
         streams.append(h_1ND[0])
         h_1ND = layer_forward(layer, h_1ND, position_embeddings=rotary, mask=mask)
     streams.append(h_1ND[0])
-    normed_ND = base.norm(h_1ND[0])
-    logits_NV = base.head(normed_ND)
-    if not all_finite(logits_NV):
-        msg = f"base model {base.name!r}: its own logits hold NaN or infinity in {base.dtype}"
-        raise BaseModelError(msg)
-    return _reference(probes, torch.stack(streams), normed_ND, logits_NV)
+    return Reference(
+        base=base,
+        probes=probes,
+        streams_SND=torch.stack(streams),
+        normed_ND=base.norm(h_1ND[0]),
+        logits_bytes=logits_bytes,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,10 +143,12 @@ class References:
 
     Args:
         folder: where they are kept between processes; None: in memory only.
+        logits_bytes: see Reference.
     """
 
     base: BaseModel
     folder: Path | None = None
+    logits_bytes: int = LOGITS_BYTES
     computed: int = 0
     _kept: dict[str, Reference] = field(default_factory=dict)
 
@@ -112,12 +161,12 @@ class References:
 
     def _key(self, probes: Probes) -> str:
         dtype = str(self.base.dtype).removeprefix("torch.")
-        made_by = f"torch {torch.__version__} transformers {version('transformers')} 3"
+        made_by = f"torch {torch.__version__} transformers {version('transformers')} 4"
         facts = f"{self.base.revision} {dtype} {self.base.device.type} {probes.key} {made_by}"
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
     def _compute(self, key: str, probes: Probes) -> Reference:
-        reference = compute_reference(self.base, probes)
+        reference = compute_reference(self.base, probes, self.logits_bytes)
         self.computed += 1
         self._save(key, reference)
         return reference
@@ -128,14 +177,21 @@ class References:
         path = self.folder / f"{key}.safetensors"
         try:
             with safe_open(path, framework="pt", device=str(self.base.device)) as file:
-                names = ("streams_SND", "normed_ND", "logits_NV")
-                kept = [file.get_tensor(name).clone() for name in names]
+                streams_SND, normed_ND = (
+                    file.get_tensor(name).clone() for name in ("streams_SND", "normed_ND")
+                )
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError) as exc:
             log.warning("reference_unreadable", path=str(path), error=str(exc))
             return None
-        return _reference(probes, *kept)
+        return Reference(
+            base=self.base,
+            probes=probes,
+            streams_SND=streams_SND,
+            normed_ND=normed_ND,
+            logits_bytes=self.logits_bytes,
+        )
 
     def _save(self, key: str, reference: Reference) -> None:
         """Write beside and rename, so that no process ever reads half a file."""
@@ -149,7 +205,6 @@ class References:
             tensors = {
                 "streams_SND": reference.streams_SND,
                 "normed_ND": reference.normed_ND,
-                "logits_NV": reference.logits_NV,
             }
             save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, part)
             Path(part).replace(self.folder / f"{key}.safetensors")

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nptwatch.diagnostics.grading import TARGET_MSE, Grade, progress_of, readiness_of
+from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
 from nptwatch.settings import QUICK
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def quick_report(
     dtype: str,
     total_seconds: float,
     at: datetime,
+    base_revision: str | None = None,
     trainer: TrainerLoss | None = None,
     more_findings: Sequence[Finding] = (),
 ) -> Report:
@@ -51,6 +53,7 @@ def quick_report(
 
     Args:
         total_seconds: loading of the base included, where it was loaded for this.
+        base_revision: content identity of the base.
         trainer: the trainer's own loss at this step.
     """
     mean = result.mean
@@ -75,6 +78,9 @@ def quick_report(
         "readiness": _readiness(result),
         "progress": _progress(result),
         "grade": str(result.grade) if result.grade else None,
+        "base_revision": base_revision,
+        "diagnostics_version": DIAGNOSTICS_VERSION,
+        "probe_texts": list(result.texts),
         "residual": result.residual,
         "residual_mse": {rule: number(mse) for rule, mse in result.residual_mse.items()},
         "local_errors": [

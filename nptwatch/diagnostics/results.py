@@ -76,6 +76,7 @@ class QuickResult:
         residual_mse: mean MSE under each rule tried.
         local: each NPT layer's own error under that rule, ascending; empty where not measured.
         why: what makes the checkpoint INVALID, or "".
+        texts: what was measured on instead of the guide's prompts; none: those.
         load_seconds: reading and checking the checkpoint.
         sweep_seconds: the forward passes and the comparison.
     """
@@ -91,6 +92,7 @@ class QuickResult:
     why: str
     load_seconds: float
     sweep_seconds: float
+    texts: tuple[str, ...] = ()
 
 
 class TestStatus(StrEnum):

@@ -204,7 +204,11 @@ def load_references(settings: Settings, name: str) -> References:
     _require_texts(base, settings.diagnostic.probe_texts)
     seconds = round(time.perf_counter() - started, 2)
     log.info("base_loaded", base_model=name, revision=base.revision, seconds=seconds)
-    return References(base=base, folder=_cache(settings))
+    return References(
+        base=base,
+        folder=_cache(settings),
+        logits_bytes=settings.diagnostic.logits_mib * 1024**2,
+    )
 
 
 def _require_texts(base: BaseModel, texts: tuple[str, ...]) -> None:
@@ -262,6 +266,7 @@ def report_of(
         "dtype": str(base.dtype).removeprefix("torch."),
         "total_seconds": seconds,
         "at": at,
+        "base_revision": base.revision,
         "trainer": loss,
         "more_findings": [more] if more else [],
     }

@@ -135,7 +135,7 @@ def test_the_layer_by_layer_base_is_the_library_s_own_forward_pass(base: BaseMod
     """Our standard path, padded batch included, equals transformers' forward one at a time."""
     probes = tokenize(base, ["The capital of France is", "2 + 2 equals", "To be or not to be"])
     reference = compute_reference(base, probes)
-    pieces = reference.logits_NV.split(probes.lengths)
+    pieces = base.head(reference.normed_ND).split(probes.lengths)
     for prompt, ours_TV in zip(probes.prompts, pieces, strict=True):
         ids = base.tokenizer(prompt, return_tensors="pt")["input_ids"]
         with torch.inference_mode():

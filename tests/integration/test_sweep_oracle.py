@@ -207,7 +207,7 @@ def test_a_damaged_cache_is_computed_again(base: BaseModel, tmp_path: Path) -> N
     damaged = references.of(probes)
     assert references.computed == 1
     blocked = References(base=base, folder=kept / "below-a-file")
-    torch.testing.assert_close(blocked.of(probes).logits_NV, damaged.logits_NV)
+    torch.testing.assert_close(blocked.of(probes).normed_ND, damaged.normed_ND)
 
 
 def test_the_base_s_weights_are_shared_and_unchanged(base: BaseModel, tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""Continuations with the base's own as a draft: many tokens are verified in one sweep.
+
+Legend: N tokens of all drafts together, T tokens of one, V vocabulary.
+
+A good checkpoint continues as the base does. So the base's continuations, which are known, are sent
+through the checkpoint whole, as so many more prompts of a sweep: from the first NPT layer on, as
+below it the states are the base's, which are known too. At each place the token is drawn as step by
+step decoding would; the first that is not the draft's ends what is known of that draw, and the rest
+is decoded step by step. The tokens are exactly those of decoding alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from nptwatch.diagnostics.generation import generate
+from nptwatch.diagnostics.plan import State, Variant, make_plan
+from nptwatch.diagnostics.probes import pack
+from nptwatch.diagnostics.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from nptwatch.diagnostics.generation import Continuations, Draw
+    from nptwatch.diagnostics.reference import Reference, References
+    from nptwatch.npt.modulation import NptLayer
+
+
+@torch.inference_mode()
+def generate_from_drafts(
+    references: References,
+    npt: Mapping[int, NptLayer],
+    draws: Sequence[Draw],
+    drafts: Continuations,
+    *,
+    drop: bool,
+) -> list[tuple[int, ...]]:
+    """Draw all continuations; a sweep for what the base would say, then step by step.
+
+    Args:
+        npt: active layers, by index; at least one.
+        drafts: the base's continuations; seed and length are theirs.
+        drop: the residual rule.
+
+    Returns:
+        Each draw's new tokens, the end token included where it came.
+
+    Raises:
+        FloatingPointError: NaN or infinity in the logits.
+    """
+    base = references.base
+    verified = _Verifier(references, npt, drop=drop).verify(draws, drafts)
+    return generate(
+        base,
+        npt,
+        draws,
+        drop=drop,
+        seed=drafts.seed,
+        max_new_tokens=drafts.max_new_tokens,
+        begun=verified,
+    )
+
+
+class _Verifier:
+    """Sends drafts through a checkpoint and draws at each of their places."""
+
+    def __init__(self, references: References, npt: Mapping[int, NptLayer], *, drop: bool) -> None:
+        self._references, self._npt, self._drop = references, npt, drop
+
+    def verify(self, draws: Sequence[Draw], drafts: Continuations) -> list[list[int]]:
+        """Give the tokens of each draw up to, and with, the first that is not the draft's."""
+        base = self._references.base
+        known = drafts.of(draws)
+        prompts = [base.tokenizer(draw.prompt)["input_ids"] for draw in draws]
+        # nothing is drawn after the last token of a full draft, nor after an end
+        texts = [(*ids, *draft[:-1]) for ids, draft in zip(prompts, known, strict=True)]
+        distinct = list(dict.fromkeys(texts))
+        reference = self._references.of(pack(base, distinct))
+        walk, finals = self._walk(reference)
+        found: dict[int, list[int]] = {}
+        for part in reference.in_groups(range(len(distinct))):
+            for text, logits_TV in zip(
+                distinct[part], self._logits(walk, finals[part]), strict=True
+            ):
+                for number, draw in enumerate(draws):
+                    if texts[number] == text:
+                        drawn_TV = logits_TV[len(prompts[number]) - 1 :]
+                        found[number] = _accepted(draw, known[number], drawn_TV, drafts.seed)
+        return [found[number] for number in range(len(draws))]
+
+    def _walk(self, reference: Reference) -> tuple[Walk, tuple[State, ...]]:
+        base, probes = self._references.base, reference.probes
+        plan = make_plan(
+            [Variant(active=frozenset(self._npt), drop=self._drop)],
+            num_layers=base.shape.num_layers,
+            num_prompts=len(probes.lengths),
+        )
+        walk = Walk(base, self._npt, probes, reference.streams_SND)
+        walk.run(plan)
+        return walk, plan.finals[0]
+
+    def _logits(self, walk: Walk, states: Sequence[State]) -> Sequence[Tensor]:
+        base = self._references.base
+        normed = [base.norm(walk.stream(state)) for state in states]
+        lengths = [len(normed_TD) for normed_TD in normed]
+        logits: Sequence[Tensor] = base.head(torch.cat(normed)).split(lengths)
+        return logits
+
+
+def _accepted(draw: Draw, draft: Sequence[int], logits_TV: Tensor, seed: int) -> list[int]:
+    """Draw along a draft, until the draw differs.
+
+    Args:
+        logits_TV: at the places where the draft's tokens were drawn, so that T = len(draft).
+    """
+    tokens: list[int] = []
+    for position, (drafted, logits_V) in enumerate(zip(draft, logits_TV, strict=True)):
+        tokens.append(draw.choose(logits_V, seed=seed, position=position))
+        if tokens[-1] != drafted:
+            break
+    return tokens
