@@ -44,7 +44,7 @@ COLUMNS = (
     Column(title="P/W/F"),
     Column(title="STATUS"),
 )
-LEGEND = "MSE, COSINE, GRADE: on the quick prompts. P/W/F: tests passed, with warnings, failed."
+LEGEND = "MSE, COSINE, GRADE: on the quick prompts. P/W/F: tests passed, warned, failed."
 
 
 def full(
@@ -122,5 +122,4 @@ def _print_table(reports: Sequence[Report], screen: Screen) -> None:
             )
         )
     screen.table(COLUMNS, rows)
-    if screen.width is not None:
-        screen.say(LEGEND)  # for people; a pipe gets rows only
+    screen.say(f"\n{LEGEND}")

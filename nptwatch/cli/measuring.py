@@ -153,6 +153,7 @@ class Session:
         if name not in self._loaded:
             self._loaded.clear()  # never two bases in memory
             progress.say(f"loading base model {name}")
+            progress.doing("loading its base model")
             build = full_diagnostic if self.profile == FULL else quick_diagnostic
             self._loaded[name] = build(self.settings, load_references(self.settings, name))
         return self._loaded[name]
