@@ -6,11 +6,12 @@ import logging
 import os
 import shutil
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
 from hypothesis import settings
+from structlog.testing import capture_logs
 
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
@@ -19,7 +20,7 @@ from nptwatch.store.migrate import upgrade
 from nptwatch.store.queue import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -57,6 +58,14 @@ def _own_logs() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def logs() -> Iterator[Sequence[Mapping[str, Any]]]:
+    """Give the log events of this process, as they come."""
+    with capture_logs() as entries:
+        yield entries
+    structlog.reset_defaults()
 
 
 @pytest.fixture

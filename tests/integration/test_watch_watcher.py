@@ -17,10 +17,9 @@ from nptwatch.errors import DatabaseError, SchemaError
 from nptwatch.store.records import Admission, FileState, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any, TypeAlias
+    from collections.abc import Iterator
 
-    Logs: TypeAlias = Sequence[Mapping[str, Any]]
+    from watching import Logs
 
 
 @pytest.fixture(params=["inotify", "none", "polling"])

@@ -11,7 +11,7 @@ import time
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nptwatch.settings import WatchSettings
 from nptwatch.store.catalog import Catalog
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from nptwatch.store.records import SeenFile, WholeFile
+
+Logs: TypeAlias = "Sequence[Mapping[str, Any]]"
+"""Log events, as the fixture gives them."""
 
 GOLDEN_RUN = Path(__file__).parents[1] / "data/golden/run/experiments/equivalence"
 REQUEST = Request(profile="quick", settings_hash="h1")
@@ -62,7 +65,7 @@ def until(condition: Callable[[], object], *, seconds: float = 10.0) -> float:
     return time.monotonic() - start
 
 
-def logged(logs: Sequence[Mapping[str, object]], event: str, *, times: int = 1) -> None:
+def logged(logs: Logs, event: str, *, times: int = 1) -> None:
     """Wait until an event was logged so often."""
     until(lambda: sum(entry["event"] == event for entry in list(logs)) >= times)
 
