@@ -207,6 +207,8 @@ class Diagnosis:
             raise  # of this file, not of its content
         except CheckpointChangedError as error:
             return self._changed(error)
+        except BaseModelError as error:  # seen only now, and still not the checkpoint's fault
+            return self._no_base(claim, error)
         except (OutOfMemoryError, MemoryError) as error:
             return self._out_of_memory(error)
         except CheckpointError as error:
@@ -217,27 +219,34 @@ class Diagnosis:
                 measured_at=self._clock(),
             )
         self._memory.reset()
+        self._backoff(claim).reset()
         self._surprises = 0
         return self._unless_changed(claim, path, outcome)
 
     def _base_revision(self, claim: Claim) -> str | Outcome:
-        backoff = self._bases.setdefault(
-            claim.base_model,
-            Backoff(BASE_MODEL_DELAY_SECONDS, LONGEST_DELAY_SECONDS, time.monotonic),
-        )
         try:
             revision = self._diagnoser.base_revision(claim)
         except BaseModelError as error:
-            return HandBack(
-                event="base_model_unavailable", reason=str(error), delay_seconds=backoff.delay()
-            )
+            return self._no_base(claim, error)
         except (OutOfMemoryError, MemoryError) as error:
             return self._out_of_memory(error)
         except DeviceError as error:  # before the checkpoint was touched: not its fault
             self.exit_code = error.exit_code
             return HandBack(event="device_failed", reason=str(error))
-        backoff.reset()
         return revision
+
+    def _no_base(self, claim: Claim, error: BaseModelError) -> HandBack:
+        delay_seconds = self._backoff(claim).delay()
+        return HandBack(
+            event="base_model_unavailable", reason=str(error), delay_seconds=delay_seconds
+        )
+
+    def _backoff(self, claim: Claim) -> Backoff:
+        """The pause that all jobs of one base share while it is not to be had."""
+        return self._bases.setdefault(
+            claim.base_model,
+            Backoff(BASE_MODEL_DELAY_SECONDS, LONGEST_DELAY_SECONDS, time.monotonic),
+        )
 
     def _unless_changed(self, claim: Claim, path: Path, outcome: Outcome) -> Outcome:
         """Throw an outcome away when the file is not what was claimed any more."""

@@ -444,6 +444,15 @@ def test_a_missing_base_model_is_not_the_checkpoints_fault(bench: Bench) -> None
     assert outcome.delay_seconds == pytest.approx(60.0, abs=0.5)
 
 
+def test_a_base_that_fails_while_measuring_blames_no_checkpoint(bench: Bench) -> None:
+    """A base that is rewritten, or whose logits are no numbers, shows only in the sweep."""
+    bench.diagnoser.fails(BaseModelError("its own logits hold NaN"))
+    outcome = bench.diagnosis.of(bench.claim)
+    assert isinstance(outcome, HandBack)
+    assert (outcome.event, outcome.reason) == ("base_model_unavailable", "its own logits hold NaN")
+    assert outcome.delay_seconds > 0
+
+
 def test_a_device_fault_counts_and_ends_the_process(bench: Bench) -> None:
     """The driver's state cannot be trusted; the supervisor starts a fresh worker."""
     bench.diagnoser.fails(DeviceError("illegal address"))
