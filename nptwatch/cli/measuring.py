@@ -174,8 +174,8 @@ def measured(session: Session, files: Sequence[Path]) -> Iterator[Report]:
                 progress.say(f"{file}: {exc}" if len(files) > 1 else f"error: {exc}")
                 as_error = full_error_report if session.profile == FULL else error_report
                 report = as_error(str(file), step_of(file), exc, datetime.now(UTC))
-            progress.end(file)
             yield report
+            progress.end(file)  # told once the caller has it: what was told as measured is not lost
 
 
 def exit_code(reports: Sequence[Report], fail_under: Grade | None) -> int:
