@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nptwatch.demo.children import DemoError
@@ -15,7 +17,6 @@ from nptwatch.diagnostics.grading import Grade, at_least
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -37,7 +38,8 @@ class Closing:
         """Print what was recorded.
 
         Raises:
-            DemoError: a checkpoint was not measured, GOOD was not reached, or no alert arrived.
+            DemoError: a checkpoint was not measured, GOOD was not reached, no full diagnostic
+                followed, or no alert arrived.
         """
         rows = history.history(str(self.folder.run))
         self._table(rows)
@@ -46,12 +48,13 @@ class Closing:
         self._say()
         self._say(f"status: {path}")
         self._require_measured(rows)
+        self._say_full(rows)
         self._say_alerts()
         self._say()
         self._say(f"Done in {seconds:.0f} s. The database is {self.near(self.folder.database)}.")
         self._say("Look around in it:")
         self._say()
-        for line in self._next():
+        for line in self._next(Path(rows[0].path).parent):
             self._say(f"  {line}")
 
     def near(self, path: Path) -> str:
@@ -68,6 +71,11 @@ class Closing:
 
     def _require_measured(self, rows: Sequence[HistoryRow]) -> None:
         bad = [f"{row.path}: {row.state} ({row.reason})" for row in rows if row.grade is None]
+        bad += [
+            f"{row.path}: full diagnostic {row.full_state}"
+            for row in rows
+            if row.full_state is not None and row.overall_status is None
+        ]
         if bad:
             raise DemoError("checkpoints were not measured: " + "; ".join(bad))
         if not any(at_least(row.grade, Grade.GOOD) for row in rows):
@@ -75,6 +83,17 @@ class Closing:
             raise DemoError(
                 f"training did not reach GOOD: {how}; more --steps or another --seed may"
             )
+
+    def _say_full(self, rows: Sequence[HistoryRow]) -> None:
+        """Say how many full diagnostics the policy asked for, and why."""
+        reasons = Counter(row.full_because for row in rows if row.overall_status is not None)
+        if not reasons:
+            raise DemoError(
+                f"GOOD was reached but no full diagnostic followed: see {self.folder.daemon_log}"
+            )
+        why = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        counts = f"{reasons.total()} of {len(rows)} checkpoints got the full one too"
+        self._say(f"diagnostics: {counts} ({why})")
 
     def _say_alerts(self) -> None:
         if not self.folder.alerts.exists():
@@ -87,14 +106,18 @@ class Closing:
             event = json.loads(line)
             self._say(_wrapped(f"{event['kind']}: {event['text']}"))
 
-    def _next(self) -> Sequence[str]:
+    def _next(self, first: Path) -> Sequence[str]:
         config = f"--config {self.near(self.folder.config)}"
         final = self.near(self.folder.run / "checkpoints" / "final")
         return (
             f"{self.command} status {config}",
             f"{self.command} history {RUN} {config}",
+            f"{self.command} best {RUN} {config}",
+            f"{self.command} forecast {RUN} {config}",
             f"{self.command} show {final} {config}",
+            f"{self.command} compare {self.near(first)} {final} {config}",
             f"{self.command} quick {final} {config}",
+            f"{self.command} full {final} --detailed {config}",
         )
 
     def _say(self, text: str = "") -> None:

@@ -127,7 +127,7 @@ class Demo:
         trainer.require_success()
 
     def _watch_measuring(self, show: Show, daemon: Child) -> None:
-        """Wait until every checkpoint on disk has its result and every alert was delivered."""
+        """Wait until every checkpoint on disk has its results and every alert was delivered."""
         deadline = time.monotonic() + MEASURING_SECONDS
         while waiting := self._waiting():
             show.update(self._snapshot("training is done, measuring the rest"))
@@ -138,7 +138,7 @@ class Demo:
     def _waiting(self) -> str:
         """Name what the daemon still has to do; empty: nothing."""
         rows = self._rows()
-        done = {p for r in rows if r.state not in OPEN for p in (r.path, *r.also)}
+        done = {p for r in rows if not OPEN & {r.state, r.full_state} for p in (r.path, *r.also)}
         for weights in sorted(self.folder.run.glob("checkpoints/*/npt_weights.pt")):
             if str(weights) not in done:
                 return weights.parent.name

@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nptwatch.cli.history_table import full_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -104,7 +106,7 @@ class LineShow:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._phase = ""
-        self._shown: dict[tuple[str, str | None], tuple[str, str | None]] = {}
+        self._shown: dict[tuple[str, str | None], str] = {}
 
     def __enter__(self) -> Self:
         """Nothing to prepare."""
@@ -120,10 +122,10 @@ class LineShow:
             self._print(f"{self._phase} ...")
         for row in snapshot.rows:
             # a path may hold one content after the other (best/)
-            key, value = (row.path, row.fingerprint), (row.state, row.grade)
-            if self._shown.get(key) != value:
-                self._shown[key] = value
-                self._print(row_line(row))
+            key, line = (row.path, row.fingerprint), row_line(row)
+            if self._shown.get(key) != line:
+                self._shown[key] = line
+                self._print(line)
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
@@ -135,7 +137,10 @@ def row_line(row: HistoryRow) -> str:
     cells = [name_of(row), row.state]
     if row.mse is not None and row.cosine is not None:
         cells += [f"MSE {row.mse:.4f}", f"cosine {row.cosine:.4f}"]
-    return "  ".join([*cells, row.grade or ""]).rstrip()
+    cells.append(row.grade or "")
+    if full := full_text(row):
+        cells.append(f"full: {full} ({row.full_because})")
+    return "  ".join(cells).rstrip()
 
 
 def name_of(row: HistoryRow) -> str:
@@ -155,6 +160,7 @@ def checkpoint_table(rows: Sequence[HistoryRow], *, also: bool = False) -> Table
     table.add_column("MSE", justify="right", no_wrap=True)
     table.add_column("COSINE", justify="right", no_wrap=True)
     table.add_column("GRADE", no_wrap=True)
+    table.add_column("FULL", no_wrap=True)
     if also:
         table.add_column("SAME CONTENT", no_wrap=True)
     for row in rows:
@@ -164,6 +170,7 @@ def checkpoint_table(rows: Sequence[HistoryRow], *, also: bool = False) -> Table
             _number(row.mse),
             _number(row.cosine),
             Text(row.grade or "-", style=STYLES.get(row.grade or "", "dim")),
+            full_text(row) or "",
         ]
         if also:
             cells.append(Text(", ".join(Path(path).parent.name for path in row.also)))

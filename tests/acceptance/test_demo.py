@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -132,7 +133,7 @@ def demo(folder: Path, *options: object) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_the_whole_demo_in_short(tmp_path: Path) -> None:
-    """Poor at first, good at last, each checkpoint measured, the alert delivered, exit code 0."""
+    """Poor at first, good at last, all measured, full where the policy says, alert, exit code 0."""
     process = demo(tmp_path / "demo", "--steps", 400)
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 0, out
@@ -147,11 +148,41 @@ def test_the_whole_demo_in_short(tmp_path: Path) -> None:
     steps = [line.split()[0] for line in lines if line.strip()[:1].isdigit() and " done " in line]
     saved = {path.name for path in (folder.run / "checkpoints").iterdir()} - {"best", "final"}
     assert {f"checkpoint-{step}" for step in steps} == saved
-    typed = next(line for line in lines if " history " in line and "-m nptwatch" in line)
-    again = subprocess.run(
-        shlex.split(typed), capture_output=True, text=True, check=True, cwd=tmp_path
+    history = json.loads(typed(out, " history ", "--json", cwd=tmp_path))
+    assert_full_where_the_policy_says(history)
+    assert "READY" in typed(out, " best ", cwd=tmp_path)
+    assert "5. Progressive Layer Activation" in typed(out, " full ", cwd=tmp_path)
+    assert "POOR" in typed(out, " compare ", cwd=tmp_path)
+
+
+def assert_full_where_the_policy_says(history: list[dict[str, Any]]) -> None:  # Any: free JSON
+    """Work the default policy out again: on reaching GOOD, on a new best, each tenth checkpoint.
+
+    Which checkpoint is the tenth when it is measured depends on what was found by then; training
+    saves in step order, so here it is the tenth row.
+    """
+    wanted, reached, lowest = {}, False, math.inf
+    for nth, row in enumerate(history, 1):
+        good = row["grade"] in {"GOOD", "EXCELLENT"}
+        if good and not reached:
+            wanted[row["step"]] = f"reached {row['grade']}"
+        elif good and row["mse"] < lowest:
+            wanted[row["step"]] = "new best"
+        elif nth % 10 == 0:
+            wanted[row["step"]] = "every 10th checkpoint"
+        reached, lowest = good, min(lowest, row["mse"])
+    found = {row["step"]: row["full_because"] for row in history if row["overall_status"]}
+    assert found == wanted
+    assert {row["profile"] for row in history} == {"quick", "quick+full"}
+
+
+def typed(out: str, verb: str, *more: str, cwd: Path) -> str:
+    """Type a command that the demo's last page names; what it prints."""
+    line = next(line for line in out.splitlines() if verb in line and "-m nptwatch" in line)
+    done = subprocess.run(
+        [*shlex.split(line), *more], capture_output=True, text=True, check=True, cwd=cwd
     )
-    assert "EXCELLENT" in again.stdout or "GOOD" in again.stdout
+    return done.stdout
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
-from stocking import QUICK, measured, seen, whole
+from stocking import QUICK, ask_full, measured, seen, whole
 
 from nptwatch.demo.children import DemoError
 from nptwatch.demo.closing import Closing
@@ -17,6 +17,7 @@ from nptwatch.demo.show import LineShow, LiveShow, Progress, Snapshot
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
+from nptwatch.store.recording import follow_nothing
 from nptwatch.store.records import FileState
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nptwatch.store.engine import Database
-    from nptwatch.store.records import HistoryRow, Message, StatusChange
+    from nptwatch.store.records import FollowUp, HistoryRow, Message, StatusChange
 
 GRADES = (("POOR", 0.9), ("FAIR", 0.2), ("GOOD", 0.07), ("EXCELLENT", 0.03))
 
@@ -58,11 +59,18 @@ class Watched:
         file = seen(RUN, path=self.path(name), **self._where)
         self._catalog.note(file, FileState.SETTLING, "not the same on two polls yet")
 
-    def measure(self, grade: str, mse: float) -> None:
-        """Give the queued checkpoint its result."""
+    def measure(self, grade: str, mse: float, *, follow: FollowUp = follow_nothing) -> None:
+        """Give the queued checkpoint its quick result, and have a full one follow."""
         claim = self._queue.claim("w", lease_seconds=60)
         assert claim is not None
-        assert self._queue.finish(claim, "w", measured(grade, mse), no_rules)
+        assert self._queue.finish(claim, "w", measured(grade, mse), no_rules, follow)
+
+    def measure_fully(self, grade: str, mse: float) -> None:
+        """Give the job that followed its result."""
+        claim = self._queue.claim("w", lease_seconds=60)
+        assert claim is not None
+        result = measured(grade, mse, overall_status="PARTIALLY_READY", avg_score=0.74)
+        assert self._queue.finish(claim, "w", result, no_rules)
 
     def rows(self) -> Sequence[HistoryRow]:
         """What the demo reads."""
@@ -119,6 +127,26 @@ def test_lines_say_each_change_once(watched: Watched) -> None:
     ]
 
 
+def test_a_full_diagnostic_is_shown_with_its_reason(watched: Watched) -> None:
+    """Queued or done, it is a line of its own in a pipe, and a cell of the table."""
+    console = pipe()
+    show = LineShow(console)
+    watched.queue(25)
+    watched.measure("GOOD", 0.07, follow=ask_full)
+    show.update(Snapshot(phase="training", rows=watched.rows()))
+    watched.measure_fully("GOOD", 0.07)
+    show.update(Snapshot(phase="training", rows=watched.rows()))
+    quick = "checkpoint-25  done  MSE 0.0700  cosine 0.9700  GOOD"
+    assert text_of(console).splitlines()[1:] == [
+        f"{quick}  full: queued (the test says so)",
+        f"{quick}  full: PARTIAL 0.74 (the test says so)",
+    ]
+    drawn = terminal()
+    with LiveShow(drawn) as live:
+        live.update(Snapshot(phase="training", rows=watched.rows()))
+    assert "GOOD   PARTIAL 0.74" in text_of(drawn)
+
+
 def test_live_table_shows_numbers_and_fits_80_columns(watched: Watched) -> None:
     """State, MSE, cosine and grade of each step stand in the table; no line is too long."""
     watched.queue(25)
@@ -162,7 +190,9 @@ def test_last_page_has_history_status_alert_and_next_steps(
     """All that was recorded is printed, and commands with paths that can be typed here."""
     for step, (grade, mse) in enumerate(GRADES, start=1):
         watched.queue(step)
-        watched.measure(grade, mse)
+        watched.measure(grade, mse, follow=ask_full if grade == "GOOD" else follow_nothing)
+        if grade == "GOOD":
+            watched.measure_fully(grade, mse)
     folder.alerts.write_text(
         json.dumps({"kind": "reached_good", "text": "Run reached GOOD"}) + "\n"
     )
@@ -171,12 +201,16 @@ def test_last_page_has_history_status_alert_and_next_steps(
     text = text_of(console)
     here = folder.path.name
     assert "status: POOR (step 1) -> FAIR (step 2) -> GOOD (step 3) -> EXCELLENT (step 4)" in text
-    assert "   3  done   0.0700  0.9700  GOOD\n" in text
+    assert "   3  done   0.0700  0.9700  GOOD       PARTIAL 0.74\n" in text
+    assert "1 of 4 checkpoints got the full one too (the test says so: 1)" in text
     assert "  reached_good: Run reached GOOD" in text
     assert f"Done in 42 s. The database is {here}/state/nptwatch.db." in text
     assert f"  nptwatch history {RUN} --config {here}/nptwatch.toml\n" in text
     final = f"{here}/experiments/{RUN}/checkpoints/final"
-    assert f"  nptwatch quick {final} --config {here}/nptwatch.toml\n" in text
+    first = f"{here}/experiments/{RUN}/checkpoints/checkpoint-1"
+    for command in (f"best {RUN}", f"forecast {RUN}", f"compare {first} {final}", f"quick {final}"):
+        assert f"  nptwatch {command} --config {here}/nptwatch.toml\n" in text
+    assert f"  nptwatch full {final} --detailed --config {here}/nptwatch.toml\n" in text
 
 
 def test_a_run_that_is_not_good_fails(watched: Watched, folder: DemoFolder) -> None:
@@ -193,8 +227,21 @@ def test_a_run_that_is_not_good_fails(watched: Watched, folder: DemoFolder) -> N
 def test_a_missing_alert_fails(watched: Watched, folder: DemoFolder) -> None:
     """GOOD without an alert is no success."""
     watched.queue(1)
-    watched.measure("GOOD", 0.07)
+    watched.measure("GOOD", 0.07, follow=ask_full)
+    watched.measure_fully("GOOD", 0.07)
     with pytest.raises(DemoError, match="no alert"):
+        closing(folder, pipe()).report(watched.history, 1)
+
+
+def test_a_missing_full_diagnostic_fails(watched: Watched, folder: DemoFolder) -> None:
+    """GOOD asks for one by policy: none at all is told, and one that is not done, with its state."""
+    watched.queue(1)
+    watched.measure("GOOD", 0.07)
+    with pytest.raises(DemoError, match="no full diagnostic followed"):
+        closing(folder, pipe()).report(watched.history, 1)
+    watched.queue(2)
+    watched.measure("GOOD", 0.06, follow=ask_full)
+    with pytest.raises(DemoError, match=r"checkpoint-2/npt_weights\.pt: full diagnostic queued"):
         closing(folder, pipe()).report(watched.history, 1)
 
 
