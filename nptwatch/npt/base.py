@@ -17,13 +17,15 @@ import torch
 from nptwatch.errors import BaseModelError, DeviceError
 from nptwatch.npt.attention import register
 from nptwatch.npt.families import require_known_parts, require_same_numbers
+from nptwatch.npt.finding import find_base
 from nptwatch.npt.layout import BaseShape
-from nptwatch.npt.memory import is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
+
+    from nptwatch.npt.finding import Found
 
 SAMPLED_BLOCKS = 1024
 SAMPLED_BLOCK_BYTES = 16 * 1024
@@ -129,66 +131,47 @@ def load_base(
     dtype: str = "float32",
     device: torch.device | None = None,
     local_files_only: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> BaseModel:
-    """Load a base model and its tokenizer.
+    """Load a base model and its tokenizer, all layers into memory.
 
     Args:
         name: folder or hub name.
         dtype: float32, bfloat16 or float16.
         device: where to put it; the CPU by default.
         local_files_only: never ask the hub.
-        progress: told what is being done.
 
     Raises:
         BaseModelError: missing, gated, incomplete, or not built as Llama is.
         MemoryError, RuntimeError: memory ran out (npt.memory.device_errors).
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-    )
-    from transformers.utils import logging as transformers_logging
+    return load_resident(find_base(name, local_files_only=local_files_only), dtype, device)
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    _refuse_missing_folder(name, source)
-    options = {"local_files_only": local_files_only}
-    progress(f"loading base model {name}")
-    try:
-        config = AutoConfig.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source,
+
+def load_resident(found: Found, dtype: str, device: torch.device | None = None) -> BaseModel:
+    """Load the layers of a base that was found into memory; as `load_base`."""
+    from transformers import AutoModelForCausalLM
+
+    name = found.name
+    model, report = found.attempt(
+        lambda: AutoModelForCausalLM.from_pretrained(
+            found.source,
             dtype=getattr(torch, dtype),
             attn_implementation=register(),
             output_loading_info=True,
-            **options,
+            local_files_only=found.local_files_only,
         )
-    except Exception as exc:  # one boundary to many trees: the hub's, safetensors', json's
-        if is_out_of_memory(exc):
-            raise
-        raise BaseModelError(_why_not(name, exc, local_files_only=local_files_only)) from exc
+    )
     _require_complete(name, model, report)
     require_known_parts(name, model)
     model.requires_grad_(requires_grad=False).eval().to(device or torch.device("cpu"))
-    revision = f"{base_revision(source, config)}"
-    base = BaseModel(name=name, revision=revision, model=model, tokenizer=tokenizer)
+    base = BaseModel(
+        name=name,
+        revision=base_revision(found.source, found.config),
+        model=model,
+        tokenizer=found.tokenizer,
+    )
     require_same_numbers(base)
     return base
-
-
-def _refuse_missing_folder(name: str, source: str) -> None:
-    """A path that is not there must not be asked of the hub."""
-    looks_local = name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
-    if looks_local and not Path(source).is_dir():
-        msg = (
-            f"base model {name!r}: no such folder. Set base.model (or --model-name) to the folder "
-            "that save_pretrained wrote, or to a hub name"
-        )
-        raise BaseModelError(msg)
 
 
 def _require_complete(name: str, model: Any, report: Any) -> None:  # noqa: ANN401 - transformers
@@ -200,26 +183,6 @@ def _require_complete(name: str, model: Any, report: Any) -> None:  # noqa: ANN4
         bad = sorted(missing) + sorted(str(key) for key in report["mismatched_keys"])
         msg = f"base model {name!r} is incomplete: {len(bad)} weights missing, first {bad[0]!r}"
         raise BaseModelError(msg)
-
-
-def _why_not(name: str, exc: Exception, *, local_files_only: bool) -> str:
-    """Turn the hub's many errors into what the user can do."""
-    causes = [exc]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) and len(causes) < 10:  # noqa: PLR2004
-        causes.append(cause)  # type: ignore[arg-type]  # BaseException in theory
-    kinds = {type(cause).__name__ for cause in causes}
-    text = str(exc).strip().split("\n")[0][:300]
-    if "GatedRepoError" in kinds or "gated repo" in str(exc):
-        fix = "it is gated: accept its licence on the hub and set HF_TOKEN"
-    elif "RepositoryNotFoundError" in kinds:
-        fix = "the hub has no such model (or it is private: set HF_TOKEN)"
-    elif local_files_only or kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled"}:
-        fix = "it is not on this machine, and the hub was not asked or did not answer"
-    elif Path(name).is_dir():
-        fix = "the folder is there but cannot be loaded"
-    else:
-        fix = "it is neither a folder here nor a model that the hub gives"
-    return f"base model {name!r} cannot be loaded: {fix} ({text})"
 
 
 def files_stamp(name: str) -> str:
