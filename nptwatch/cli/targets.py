@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def weights_below(path: Path, settings: WatchSettings) -> list[Path]:
-    """Return the weights files that `path` names, in step order, unnumbered ones last.
+    """Return the weights files that `path` names: by run, in step order, unnumbered ones last.
 
     Args:
         path: a weights file, its folder, or any folder above.
@@ -51,8 +51,10 @@ def _as_named(file: Path, folder: Path) -> Path:
     return folder / file.relative_to(real) if file.is_relative_to(real) else file
 
 
-def _order(file: Path) -> tuple[bool, int, str]:
+def _order(file: Path) -> tuple[str, bool, int, str]:
+    """Keep a run together: runs may have different bases, and one is in memory at a time."""
+    run = run_of(str(file.absolute()))
     step = step_of_folder(file)
     if step is None:
-        return True, step_of(file) or 0, str(file)
-    return False, step, str(file)
+        return run, True, step_of(file) or 0, str(file)
+    return run, False, step, str(file)
