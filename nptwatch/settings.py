@@ -72,6 +72,8 @@ class BaseSection(Section):
     """Never ask the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """In what the base computes."""
+    layers: Literal["auto", "resident", "streamed"] = "auto"
+    """All in memory, or read from disk one at a time; auto: as free memory allows."""
 
 
 class DiagnosticSettings(Section):

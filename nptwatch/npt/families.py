@@ -7,11 +7,13 @@ in each layer, and, since a scalar in a forward pass is no part, the same number
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nptwatch.errors import BaseModelError
+from nptwatch.npt.attention import register
 from nptwatch.npt.modulation import layer_forward
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ MODEL_PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
 KNOWN_TO_AGREE = frozenset({"llama"})
 """Not checked by numbers at each load: it is what the tests and golden cases are made of."""
 TOKENS = 12
+SMALL = 64
+"""Sizes of the model that code is checked on."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Greatest difference of any logit, in units of their standard deviation."""
 
@@ -67,6 +71,58 @@ def require_same_numbers(base: BaseModel) -> None:
             base.model,
             f"computed layer by layer its logits differ by {difference:.2g} standard deviations",
         )
+
+
+def require_same_code(name: str, config: Any) -> None:  # noqa: ANN401 - transformers config
+    """Do what `require_same_numbers` does for a base whose own weights are not in memory.
+
+    A small random model is made of its config: the same code with the same scalars. One layer of
+    each kind is in it, and heads keep their size, so that nothing that depends on it changes.
+
+    Raises:
+        BaseModelError: it computes something else, or no small one can be made.
+    """
+    from nptwatch.npt.base import BaseModel
+
+    if config.model_type in KNOWN_TO_AGREE:
+        return
+    try:
+        model = _small_model(config)
+    except Exception as exc:  # whatever a config of any kind raises
+        raise BaseModelError(
+            f"base model {name!r} is a {config.model_type!r} and cannot be checked before it is "
+            f'streamed ({exc}); set base.layers to "resident"'
+        ) from exc
+    require_same_numbers(BaseModel(name=name, revision="", model=model, tokenizer=None))
+
+
+def _small_model(config: Any) -> Any:  # noqa: ANN401 - transformers config and model
+    """Build a random model of two heads, with one layer of each kind, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    small = copy.deepcopy(config)
+    kinds: list[str] = list(dict.fromkeys(getattr(config, "layer_types", None) or []))
+    sizes = {
+        "head_dim": getattr(config, "head_dim", None)
+        or config.hidden_size // config.num_attention_heads,
+        "hidden_size": SMALL,
+        "intermediate_size": 2 * SMALL,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": max(2, len(kinds)),
+        "vocab_size": SMALL,
+        "initializer_range": 0.1,
+        "pad_token_id": None,
+        **({"layer_types": kinds * (2 if len(kinds) == 1 else 1)} if kinds else {}),
+    }
+    for key, value in sizes.items():
+        setattr(small, key, value)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = AutoModelForCausalLM.from_config(
+            small, dtype=torch.float32, attn_implementation=register()
+        )
+    return model.requires_grad_(requires_grad=False).eval()
 
 
 def _by_layers(base: BaseModel, ids_1T: Tensor) -> Tensor:

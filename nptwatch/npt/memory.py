@@ -1,8 +1,9 @@
-"""Running out of memory, and losing a device, whatever torch calls it."""
+"""How much memory is free, and what running out of it, or losing a device, looks like."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,65 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # torch's CPU allocator has no class of its own
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Give the memory that is free on a device; of a GPU what torch keeps unused counts as free."""
+    if device.type != "cuda":
+        return free_host_bytes()
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + kept)
+
+
+def free_host_bytes(root: Path = Path("/")) -> int | None:
+    """Give the machine's free memory, or what is left of this process's cgroups if that is less.
+
+    Args:
+        root: where /proc and /sys are.
+
+    Returns:
+        None where the system does not say (it is not Linux).
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min([*available, *_left_in_cgroups(root)], default=None)
+
+
+def _left_in_cgroups(root: Path) -> Iterator[int]:
+    """Give what is left below each limit on the way up; cached files make room when asked to."""
+    mounted = root / "sys/fs/cgroup"
+    try:
+        entries = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for entry in entries:
+        _, controllers, inside = entry.split(":", 2)
+        if controllers not in {"", "memory"}:
+            continue
+        top = mounted / controllers
+        folder = top / inside.strip("/")
+        for level in (folder, *(up for up in folder.parents if up.is_relative_to(top))):
+            left = _left(level, *(V1 if controllers else V2))
+            if left is not None:
+                yield left
+
+
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _left(level: Path, limit: str, used: str, cached: str) -> int | None:
+    """Give what is left in one cgroup; None: it has no limit."""
+    try:
+        most, now = (level / limit).read_text().strip(), int((level / used).read_text())
+        stat = dict(line.split() for line in (level / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return None if most == "max" else max(0, int(most) - now + int(stat.get(cached, 0)))
 
 
 @contextmanager

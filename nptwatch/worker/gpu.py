@@ -26,8 +26,9 @@ from nptwatch.errors import (
     ConfigError,
     LayoutError,
 )
-from nptwatch.npt.base import BaseModel, files_stamp, load_base, resolve_device
+from nptwatch.npt.base import BaseModel, files_stamp, resolve_device
 from nptwatch.npt.memory import device_errors
+from nptwatch.npt.opening import open_base
 from nptwatch.npt.reader import read_checkpoint
 from nptwatch.settings import FULL, QUICK
 from nptwatch.store.records import Measured
@@ -195,17 +196,24 @@ def load_references(settings: Settings, name: str) -> References:
     device = resolve_device(settings.worker.device)
     torch.set_num_threads(settings.worker.threads or max(1, (os.cpu_count() or 2) // 2))
     with device_errors(device):
-        base = load_base(
+        opened = open_base(
             name,
+            layers=settings.base.layers,
             dtype=settings.base.dtype,
             device=device,
             local_files_only=settings.base.local_files_only,
         )
-    _require_texts(base, settings.diagnostic.probe_texts)
-    seconds = round(time.perf_counter() - started, 2)
-    log.info("base_loaded", base_model=name, revision=base.revision, seconds=seconds)
+    _require_texts(opened.base, settings.diagnostic.probe_texts)
+    log.info(
+        "base_loaded",
+        base_model=name,
+        revision=opened.base.revision,
+        layers=opened.layers,
+        because=opened.why,
+        seconds=round(time.perf_counter() - started, 2),
+    )
     return References(
-        base=base,
+        base=opened.base,
         folder=_cache(settings),
         logits_bytes=settings.diagnostic.logits_mib * 1024**2,
     )
