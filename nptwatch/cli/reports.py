@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from nptwatch.cli.screen import Screen
 from nptwatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import FrameType
 
     from nptwatch.diagnostics.report import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """Tells what was measured, whatever ends the measuring.
+    """Tells what was measured, whatever ends the measuring: the last, an error, a signal.
 
     Attributes:
         total: how many checkpoints there are to measure.
@@ -45,8 +48,9 @@ class Reports:
         self._require_output()
         taken: list[Report] = []
         try:
-            for report in measured:
-                taken.append(report)  # noqa: PERF402 - what was taken before an error counts
+            with _unwinding():
+                for report in measured:
+                    taken.append(report)  # noqa: PERF402 - what was taken before an error counts
         except BaseException:
             if self.total > 1:
                 _say(f"stopped: {len(taken)} of {self.total} checkpoints were measured")
@@ -112,6 +116,24 @@ def names_of(reports: Sequence[Report]) -> list[str]:
         str(path.relative_to(above)) if path != above else folder.name
         for path, folder in zip(shown, folders, strict=True)
     ]
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """End as after Ctrl-C when a time limit or a closed terminal asks for it."""
+    # what is ignored stays so: nohup
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _say(text: str) -> None:

@@ -188,6 +188,24 @@ def test_what_is_measured_before_ctrl_c_is_written_and_printed(tmp_path: Path) -
     assert [int(row.split()[0]) for row in rows] == list(range(len(reports)))
 
 
+def test_an_error_that_is_no_checkpoint_s_ends_it_and_loses_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The second run names no base: what is measured of the first is told, the exit code is 4."""
+    for run in "ab":
+        folder = tmp_path / "runs" / run / "checkpoints" / "checkpoint-1"
+        folder.mkdir(parents=True)
+        shutil.copy(CASE / "npt_weights.pt", folder)
+    config = tmp_path / "runs" / "a" / "config.json"
+    config.write_text(json.dumps({"model_name": BASE}))
+    assert main(["quick", str(tmp_path / "runs"), "--output", "all.json"]) == 4
+    out, err = capsys.readouterr()
+    assert "a/checkpoints/checkpoint-1" in out
+    assert "stopped: 1 of 2" in err
+    assert "use --model-name" in err
+    assert [report["grade"] for report in read("all.json")] == ["FAIR"]
+
+
 def test_an_output_that_cannot_be_written_is_told_before_measuring(
     full: Callable[..., Told],
 ) -> None:
