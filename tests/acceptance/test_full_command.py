@@ -200,7 +200,7 @@ def test_an_error_that_is_no_checkpoint_s_ends_it_and_loses_nothing(
     config.write_text(json.dumps({"model_name": BASE}))
     assert main(["quick", str(tmp_path / "runs"), "--output", "all.json"]) == 4
     out, err = capsys.readouterr()
-    assert "a/checkpoints/checkpoint-1" in out
+    assert "checkpoint-1  0.177575" in out
     assert "stopped: 1 of 2" in err
     assert "use --model-name" in err
     assert [report["grade"] for report in read("all.json")] == ["FAIR"]
