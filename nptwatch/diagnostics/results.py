@@ -144,8 +144,8 @@ class FullResult:
 
     @property
     def avg_score(self) -> float:
-        """Mean score of the tests, 0 to 1."""
-        return sum(test.score for test in self.tests) / len(self.tests)
+        """Mean score of the tests, 0 to 1; rounded, as sums of tenths are not exact."""
+        return round(sum(test.score for test in self.tests) / len(self.tests), 6)
 
     def count(self, status: TestStatus) -> int:
         """Tests that ended so."""
