@@ -1,9 +1,9 @@
-"""The full diagnostic: the guide's five tests, and the quick diagnostic, from one sweep."""
+"""The full diagnostic: the quick one, then the guide's five tests in a sweep of their own."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nptwatch.diagnostics import full_tests
@@ -16,15 +16,13 @@ from nptwatch.diagnostics.probes import (
     GENERATION_PROMPTS,
     PER_LAYER_PROMPT,
     PROGRESSIVE_PROMPT,
-    QUICK_PROMPTS,
     STANDARD_PROMPTS,
     TEMPERATURES,
     tokenize,
 )
-from nptwatch.diagnostics.quick import Setting, bad_weights, invalid, judge, rules_of
+from nptwatch.diagnostics.quick import QuickDiagnostic, not_finite
 from nptwatch.diagnostics.results import FullResult
 from nptwatch.diagnostics.sweep import Variant, sweep
-from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import stack_layers
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from nptwatch.diagnostics.generation import Continuations
     from nptwatch.diagnostics.reference import References
     from nptwatch.diagnostics.results import QuickResult, Score, TestResult
-    from nptwatch.diagnostics.sweep import Outcome, Swept
+    from nptwatch.diagnostics.sweep import Outcome
     from nptwatch.npt.modulation import NptLayer
     from nptwatch.npt.reader import Checkpoint
 
@@ -48,6 +46,9 @@ DRAWS = tuple(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullDiagnostic:
     """Runs all tests against one loaded base, again and again.
+
+    The quick diagnostic comes first and chooses the residual rule, so that everything else is
+    computed by one rule only; its numbers are the quick profile's own, to the last bit.
 
     Args:
         references: of the base; what it holds is never computed twice.
@@ -79,31 +80,31 @@ class FullDiagnostic:
             LayoutError: it does not fit the base. NaN and infinity are a result (INVALID).
             ConfigError: the texts are too long.
         """
-        started = time.perf_counter()
-        base = self.references.base
-        layout = infer_layout(checkpoint.shapes, base.shape)
-        setting = Setting(load_seconds=checkpoint.read_seconds, started=started, texts=self.texts)
-        if (why := bad_weights(checkpoint)) is not None:
-            return _broken(invalid(layout, why, setting), quick=quick)
-        npt = stack_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
+        verdict = self._quick.measure(checkpoint)
+        if verdict.residual is None:
+            return _broken(verdict, quick=quick)
+        base, drop = self.references.base, verdict.residual == "drop"
+        npt = stack_layers(verdict.layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
         asked = _Questions(
-            texts=self.texts or QUICK_PROMPTS,
-            standard_texts=self.texts or STANDARD_PROMPTS,
+            texts=self.texts or STANDARD_PROMPTS,
             layers=tuple(sorted(npt)),
-            rules=rules_of(self.residual),
+            drop=drop,
             quick=quick,
         )
         progress("measuring all layer variants")
-        swept = self._sweep(npt, asked)
-        verdict = judge(layout, asked.accuracy(swept), swept.local, setting)
-        if verdict.residual is None:
-            return _broken(verdict, quick=quick)
-        tests = asked.tests(swept, verdict)
+        started = time.perf_counter()
+        probes = tokenize(base, asked.prompts)
+        swept = sweep(base, npt, probes, self.references.of(probes), asked.variants)
+        seconds = time.perf_counter() - started
+        verdict = replace(verdict, sweep_seconds=verdict.sweep_seconds + seconds)
+        if (first := swept.outcomes[0].non_finite) is not None:
+            return _broken(not_finite(verdict, first), quick=quick)
+        tests = asked.tests(swept.outcomes, verdict)
         generation_seconds = 0.0
         if not quick:
             progress("generating continuations")
             started = time.perf_counter()
-            tests.insert(-1, self._generation(npt, drop=verdict.residual == "drop"))
+            tests.insert(-1, self._generation(npt, drop=drop))
             generation_seconds = time.perf_counter() - started
         return FullResult(
             quick=verdict,
@@ -113,17 +114,9 @@ class FullDiagnostic:
             generation_seconds=generation_seconds,
         )
 
-    def _sweep(self, npt: Mapping[int, NptLayer], asked: _Questions) -> Swept:
-        base = self.references.base
-        probes = tokenize(base, asked.prompts)
-        return sweep(
-            base,
-            npt,
-            probes,
-            self.references.of(probes),
-            asked.variants,
-            local_on=range(len(asked.texts)),
-        )
+    @property
+    def _quick(self) -> QuickDiagnostic:
+        return QuickDiagnostic(references=self.references, residual=self.residual, texts=self.texts)
 
     def _generation(self, npt: Mapping[int, NptLayer], *, drop: bool) -> TestResult:
         base, kept = self.references.base, self.continuations
@@ -154,70 +147,45 @@ class FullDiagnostic:
 class _Questions:
     """Which variants are asked on which prompts, and where their answers stand.
 
-    For each residual rule in turn: all layers; each layer alone; the first n layers. Then standard
-    mode, which has no rule.
+    In order: all layers; standard mode; each layer alone; the first n layers.
     """
 
     texts: tuple[str, ...]
-    standard_texts: tuple[str, ...]
     layers: tuple[int, ...]
-    rules: tuple[str, ...]
+    drop: bool
     quick: bool
 
     @property
     def prompts(self) -> tuple[str, ...]:
         more = () if self.quick else (PER_LAYER_PROMPT, PROGRESSIVE_PROMPT)
-        return (*self.texts, BASIC_PROMPT, *self.standard_texts, *more)
-
-    @property
-    def _basic(self) -> int:
-        return len(self.texts)
-
-    @property
-    def _standard(self) -> slice:
-        return slice(self._basic + 1, self._basic + 1 + len(self.standard_texts))
+        return (BASIC_PROMPT, *self.texts, *more)
 
     @property
     def variants(self) -> list[Variant]:
-        ends = self._standard.stop
-        standard = Variant(active=frozenset(), prompts=tuple(range(ends))[self._standard])
-        return [variant for rule in self.rules for variant in self._of_rule(rule)] + [standard]
-
-    def _of_rule(self, rule: str) -> list[Variant]:
-        drop, ends = rule == "drop", self._standard.stop
-        together = Variant(active=frozenset(self.layers), drop=drop, prompts=tuple(range(ends)))
+        texts = tuple(range(1, 1 + len(self.texts)))
+        together = Variant(active=frozenset(self.layers), drop=self.drop, prompts=(0, *texts))
+        standard = Variant(active=frozenset(), prompts=texts)
         if self.quick:
-            return [together]
+            return [together, standard]
+        per_layer, progressive = len(texts) + 1, len(texts) + 2
         alone = [
-            Variant(active=frozenset({layer}), drop=drop, prompts=(ends,)) for layer in self.layers
+            Variant(active=frozenset({layer}), drop=self.drop, prompts=(per_layer,))
+            for layer in self.layers
         ]
         first = [
-            Variant(active=frozenset(self.layers[: n + 1]), drop=drop, prompts=(ends + 1,))
-            for n in range(len(self.layers))
+            Variant(active=frozenset(self.layers[:n]), drop=self.drop, prompts=(progressive,))
+            for n in range(1, len(self.layers) + 1)
         ]
-        return [together, *alone, *first]
+        return [together, standard, *alone, *first]
 
-    def _answers(self, swept: Swept, rule: str) -> Sequence[Outcome]:
-        per_rule = (len(swept.outcomes) - 1) // len(self.rules)
-        start = self.rules.index(rule) * per_rule
-        return swept.outcomes[start : start + per_rule]
-
-    def accuracy(self, swept: Swept) -> dict[str, Outcome]:
-        """Give the quick diagnostic's part: all layers on its prompts, by rule."""
-        together = {rule: self._answers(swept, rule)[0] for rule in self.rules}
-        return {rule: outcome.part(slice(self._basic)) for rule, outcome in together.items()}
-
-    def tests(self, swept: Swept, verdict: QuickResult) -> list[TestResult]:
+    def tests(self, outcomes: Sequence[Outcome], verdict: QuickResult) -> list[TestResult]:
         """Run all tests but the generation."""
-        together, *singles = self._answers(swept, verdict.residual or self.rules[0])
-        standard = swept.outcomes[-1]
+        together, standard, *singles = outcomes
         tests = [
             full_tests.basic_functionality(
                 same_shape=together.same_shape, non_finite=together.non_finite
             ),
-            full_tests.npt_vs_standard(
-                self.standard_texts, together.scores[self._standard], standard.scores
-            ),
+            full_tests.npt_vs_standard(self.texts, together.scores[1:], standard.scores),
         ]
         if self.quick:
             return tests

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from unicodedata import combining, east_asian_width
 
 from nptwatch.diagnostics.full_tests import BASIC, GENERATION, PER_LAYER, PROGRESSIVE, STANDARD
-from nptwatch.diagnostics.text_blocks import wrapped
+from nptwatch.diagnostics.text_blocks import fixed, percent, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,19 +48,19 @@ def _basic(details: Report) -> list[str]:
 
 def _standard(details: Report) -> list[str]:
     rows = [
-        [_number(each["mse"], 6), _number(each["cosine"], 4), _cut(_shown(each["text"]), TEXT)]
+        [fixed(each["mse"], 6), fixed(each["cosine"], 4), _cut(_shown(each["text"]), TEXT)]
         for each in details["individual_results"]
     ]
     return [
-        f"{INDENT}NPT vs original: MSE {_number(details['avg_mse_npt_vs_original'], 6)}, "
-        f"cosine {_number(details['avg_cosine_similarity'], 4)}",
+        f"{INDENT}NPT vs original: MSE {fixed(details['avg_mse_npt_vs_original'], 6)}, "
+        f"cosine {fixed(details['avg_cosine_similarity'], 4)}",
         f"{INDENT}Standard mode vs original: MSE "
-        f"{_number(details['avg_mse_standard_vs_original'], 6)}",
-        f"{INDENT}KL {_number(details['avg_kl'], 4)} nats/token, same top token "
-        f"{_percent(details['top1_agreement'])}, relative MSE "
-        f"{_number(details['relative_mse'], 4)}",
-        f"{INDENT}Perplexity ratio {_number(details['perplexity_ratio'], 4)}, hidden MSE "
-        f"{_number(details['hidden_mse'], 6)}",
+        f"{fixed(details['avg_mse_standard_vs_original'], 6)}",
+        f"{INDENT}KL {fixed(details['avg_kl'], 4)} nats/token, same top token "
+        f"{percent(details['top1_agreement'])}, relative MSE "
+        f"{fixed(details['relative_mse'], 4)}",
+        f"{INDENT}Perplexity ratio {fixed(details['perplexity_ratio'], 4)}, hidden MSE "
+        f"{fixed(details['hidden_mse'], 6)}",
         *_table(["MSE", "COSINE", "TEXT"], rows),
     ]
 
@@ -69,11 +69,11 @@ def _per_layer(details: Report) -> list[str]:
     rows = [
         [
             layer,
-            _number(result.get("mse_loss"), 6),
-            _number(result.get("cosine_similarity"), 4),
-            _number(result.get("kl_divergence"), 4),
-            _number(result["local_mse"], 6),
-            _percent(result["local_relative"]),
+            fixed(result.get("mse_loss"), 6),
+            fixed(result.get("cosine_similarity"), 4),
+            fixed(result.get("kl_divergence"), 4),
+            fixed(result["local_mse"], 6),
+            percent(result["local_relative"]),
             result["status"],
         ]
         for layer, result in details["layer_results"].items()
@@ -81,8 +81,8 @@ def _per_layer(details: Report) -> list[str]:
     titles = ["LAYER", "MSE", "COSINE", "KL LAST", "LOCAL MSE", "OF UPDATE", "STATUS"]
     summary = details["summary"]
     return [
-        f"{INDENT}Mean MSE {_number(summary['avg_mse'], 6)}, cosine "
-        f"{_number(summary['avg_cosine_similarity'], 4)}; good layers "
+        f"{INDENT}Mean MSE {fixed(summary['avg_mse'], 6)}, cosine "
+        f"{fixed(summary['avg_cosine_similarity'], 4)}; good layers "
         f"{summary['good_layers']}/{summary['total_layers']}",
         *_table(titles, rows),
     ]
@@ -91,10 +91,10 @@ def _per_layer(details: Report) -> list[str]:
 def _generation(details: Report) -> list[str]:
     prefix = details["avg_greedy_common_prefix"]
     lines = [
-        f"{INDENT}Coherence {_number(details['avg_coherence'], 2)}, similarity "
-        f"{_number(details['avg_similarity'], 2)}; same noise on both sides, seed "
+        f"{INDENT}Coherence {fixed(details['avg_coherence'], 2)}, similarity "
+        f"{fixed(details['avg_similarity'], 2)}; same noise on both sides, seed "
         f"{details['seed']}",
-        f"{INDENT}Greedy continuations agree for {_number(prefix, 1)} of "
+        f"{INDENT}Greedy continuations agree for {fixed(prefix, 1)} of "
         f"{details['max_new_tokens']} tokens",
     ]
     for temperature, by_prompt in details["generation_results"].items():
@@ -102,8 +102,8 @@ def _generation(details: Report) -> list[str]:
             lines += [
                 "",
                 f"{INDENT}{_shown(prompt)}",
-                f"{INDENT}Temperature {temperature}, coherence {_number(each['coherent'], 2)}, "
-                f"similarity {_number(each['similar_to_original'], 2)}",
+                f"{INDENT}Temperature {temperature}, coherence {fixed(each['coherent'], 2)}, "
+                f"similarity {fixed(each['similar_to_original'], 2)}",
                 *_beside("NPT", "ORIGINAL"),
                 *_beside(
                     _shown(each["npt_generation"].removeprefix(prompt)),
@@ -115,11 +115,11 @@ def _generation(details: Report) -> list[str]:
 
 def _progressive(details: Report) -> list[str]:
     rows = [
-        [n, _number(step["mse_loss"], 6), _spans(step["active_layers"])]
+        [n, fixed(step["mse_loss"], 6), _spans(step["active_layers"])]
         for n, step in details["progression_results"].items()
     ]
     return [
-        f"{INDENT}MSE trend {details['mse_trend']}, final MSE {_number(details['final_mse'], 6)}",
+        f"{INDENT}MSE trend {details['mse_trend']}, final MSE {fixed(details['final_mse'], 6)}",
         *_table(["ACTIVE", "MSE", "LAYERS"], rows),
     ]
 
@@ -135,14 +135,6 @@ _LINES = {
 
 def _yes(value: object) -> str:
     return "yes" if value else "no"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
 
 
 def _spans(layers: Sequence[int]) -> str:

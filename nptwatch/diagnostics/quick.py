@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nptwatch.diagnostics.grading import Finding, Grade, findings_of, grade_of
@@ -53,14 +53,14 @@ class QuickDiagnostic:
         started = time.perf_counter()
         layout = infer_layout(checkpoint.shapes, self.references.base.shape)
         setting = Setting(load_seconds=checkpoint.read_seconds, started=started, texts=self.texts)
-        if (why := bad_weights(checkpoint)) is not None:
-            return invalid(layout, why, setting)
+        if (why := _bad_weights(checkpoint)) is not None:
+            return _invalid(layout, why, setting)
         prompts = self.texts or QUICK_PROMPTS
         probes = tokenize(self.references.base, prompts if accuracy else prompts[:1])
         swept = self._sweep(checkpoint, layout, probes, accuracy=accuracy)
-        rules = rules_of(self.residual)
+        rules = _rules_of(self.residual)
         outcomes = dict(zip(rules, swept.outcomes, strict=True))
-        return judge(layout, outcomes, swept.local, setting)
+        return _judge(layout, outcomes, swept.local, setting)
 
     def _sweep(
         self, checkpoint: Checkpoint, layout: Layout, probes: Probes, *, accuracy: bool
@@ -68,7 +68,7 @@ class QuickDiagnostic:
         base = self.references.base
         npt = stack_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
         variants = [
-            Variant(active=frozenset(npt), drop=rule == "drop") for rule in rules_of(self.residual)
+            Variant(active=frozenset(npt), drop=rule == "drop") for rule in _rules_of(self.residual)
         ]
         return sweep(
             base,
@@ -95,12 +95,12 @@ class Setting:
         return time.perf_counter() - self.started
 
 
-def rules_of(residual: str) -> tuple[str, ...]:
+def _rules_of(residual: str) -> tuple[str, ...]:
     """Give the residual rules to measure."""
     return ("keep", "drop") if residual == "auto" else (residual,)
 
 
-def bad_weights(checkpoint: Checkpoint) -> str | None:
+def _bad_weights(checkpoint: Checkpoint) -> str | None:
     """Say what is wrong with the values of a checkpoint; None: all are finite."""
     bad_tensor = checkpoint.first_non_finite()
     if bad_tensor is None:
@@ -108,7 +108,7 @@ def bad_weights(checkpoint: Checkpoint) -> str | None:
     return f"NaN or infinity in the weights, first in tensor {bad_tensor!r}"
 
 
-def judge(
+def _judge(
     layout: Layout,
     outcomes: Mapping[str, Outcome],
     local: Mapping[bool, tuple[LocalError, ...]],
@@ -123,7 +123,7 @@ def judge(
     finite = {rule: outcome for rule, outcome in outcomes.items() if outcome.non_finite is None}
     if not finite:
         first = next(iter(outcomes.values())).non_finite
-        return invalid(layout, f"NaN or infinity, first in {first}", setting)
+        return _invalid(layout, f"NaN or infinity, first in {first}", setting)
     means = {rule: mean_score(out.scores) for rule, out in finite.items() if out.scores}
     if not means:
         return _result(layout, setting)
@@ -142,7 +142,23 @@ def judge(
     )
 
 
-def invalid(layout: Layout, why: str, setting: Setting) -> QuickResult:
+def not_finite(verdict: QuickResult, first: str) -> QuickResult:
+    """Give the verdict on a checkpoint that gave NaN or infinity elsewhere after all."""
+    why = f"NaN or infinity, first in {first}"
+    return replace(
+        verdict,
+        grade=Grade.INVALID,
+        scores=(),
+        mean=None,
+        residual=None,
+        residual_mse={},
+        local=(),
+        findings=(Finding(code="NON_FINITE", text=why),),
+        why=why,
+    )
+
+
+def _invalid(layout: Layout, why: str, setting: Setting) -> QuickResult:
     """Give the result of a checkpoint with NaN or infinity."""
     finding = Finding(code="NON_FINITE", text=why)
     return _result(layout, setting, grade=Grade.INVALID, findings=(finding,), why=why)

@@ -9,6 +9,8 @@ from nptwatch.diagnostics.text_blocks import (
     about_lines,
     accuracy_lines,
     finding_lines,
+    fixed,
+    percent,
     title,
     trainer_lines,
     wrapped,
@@ -52,9 +54,12 @@ def _detail_lines(report: Report) -> list[str]:
     accuracy = report["accuracy"]
     lines = ["", "DETAILED RESULTS:"]
     pairs = zip(accuracy["individual_mse"], accuracy["individual_cosine"], strict=True)
-    lines += [f"   prompt {n}: MSE {m:.6f}  cosine {c:.6f}" for n, (m, c) in enumerate(pairs, 1)]
+    lines += [
+        f"   prompt {n}: MSE {fixed(m, 6)}  cosine {fixed(c, 6)}"
+        for n, (m, c) in enumerate(pairs, 1)
+    ]
     for rule, mse in report["residual_mse"].items():
-        lines.append(f"   residual {rule}: MSE {'not finite' if mse is None else f'{mse:.6f}'}")
+        lines.append(f"   residual {rule}: MSE {fixed(mse, 6)}")
     for name in ("perplexity_ratio", "hidden_mse"):
         if accuracy[name] is not None:
             lines.append(f"   {name}: {accuracy[name]:.6f}")
@@ -69,5 +74,4 @@ def _local(own: Report | None) -> str:
     """Say how far a layer is from the base's when both are fed the same."""
     if own is None or own["mse"] is None:
         return ""
-    relative = "" if own["relative"] is None else f", {own['relative']:.1%} of its update"
-    return f"; local error {own['mse']:.6f}{relative}"
+    return f"; local error {fixed(own['mse'], 6)}, {percent(own['relative'])} of its update"

@@ -121,8 +121,8 @@ def _accuracy(result: QuickResult) -> Report:
     return {
         "avg_mse": number(mean.mse) if mean else None,
         "avg_cosine_similarity": number(mean.cosine) if mean else None,
-        "individual_mse": [score.mse for score in result.scores],
-        "individual_cosine": [score.cosine for score in result.scores],
+        "individual_mse": [number(score.mse) for score in result.scores],
+        "individual_cosine": [number(score.cosine) for score in result.scores],
         "kl": number(mean.kl) if mean else None,
         "top1_agreement": number(mean.top1_agreement) if mean else None,
         "relative_mse": number(mean.relative_mse) if mean else None,

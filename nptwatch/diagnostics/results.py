@@ -128,8 +128,8 @@ class FullResult:
     """Outcome of the full diagnostic.
 
     Attributes:
-        quick: the quick diagnostic of the same checkpoint, from the same sweep: its numbers are the
-            yardstick of a run's history, whichever profile measured them, and give the grade.
+        quick: the quick diagnostic of the same checkpoint: its numbers are the yardstick of a run's
+            history, whichever profile measured them, and give the grade.
         tests: in the guide's order; two of them with `--quick`.
         findings: what all of it says together, those of `quick` included.
         seed: of the noise that both sides drew their continuations with; None: none were drawn.

@@ -9,7 +9,7 @@ is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -48,10 +48,6 @@ class Outcome:
     scores: tuple[Score, ...]
     same_shape: bool
     non_finite: str | None
-
-    def part(self, prompts: slice) -> Outcome:
-        """Give the scores of some of the prompts; NaN in any prompt counts for all."""
-        return replace(self, scores=self.scores[prompts])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

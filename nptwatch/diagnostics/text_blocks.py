@@ -52,6 +52,16 @@ class Style:
         return f"{_EMOJI[words]} {words}:" if self.emoji and words in _EMOJI else f"{words}:"
 
 
+def fixed(value: float | None, digits: int) -> str:
+    """Write a number; a dash where it was not measured, or is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share; a dash where it was not measured."""
+    return "-" if value is None else f"{value:.{digits}%}"
+
+
 def title(text: str) -> str:
     """Write a title between two rules."""
     return f"{'=' * WIDTH}\n{text}\n{'=' * WIDTH}"
@@ -96,8 +106,9 @@ def accuracy_lines(report: Report, style: Style) -> list[str]:
         f"   Cosine Similarity: {cosine:.4f}",
         f"   Loss Status: {style.marked(loss_status(mse))}",
         f"   Direction Status: {style.marked(direction)}",
-        f"   KL: {accuracy['kl']:.4f} nats/token   Same top token: "
-        f"{accuracy['top1_agreement']:.0%}   Relative MSE: {accuracy['relative_mse']:.4f}",
+        f"   KL: {fixed(accuracy['kl'], 4)} nats/token   "
+        f"Same top token: {percent(accuracy['top1_agreement'], 0)}   "
+        f"Relative MSE: {fixed(accuracy['relative_mse'], 4)}",
         "",
         style.heading("TRAINING PROGRESS"),
         f"   Estimated Progress: {progress['progress_estimate']:.1%}",
