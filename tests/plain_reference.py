@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+QUICK = (
+    "The capital of France is",
+    "2 + 2 equals",
+    "The largest planet in our solar system is",
+)
+BASIC = "Hello world"
+STANDARD = (
+    "The quick brown fox jumps over the lazy dog.",
+    "In the beginning was the Word, and the Word was with God.",
+    "To be or not to be, that is the question.",
+)
+PER_LAYER = "The capital of France is Paris, and it is known for"
+PROGRESSIVE = "Machine learning is a subset of artificial intelligence"
+GENERATION = ("The capital of France is", "In Python, a list is", "The quick brown fox")
+TEMPERATURES = (0.1, 0.7, 1.0)
+NEW_TOKENS = 20
+
 
 class PlainNptLayer(nn.Module):
     """A decoder layer that computes the NPT path, component by component."""
@@ -53,7 +70,8 @@ class PlainNptLayer(nn.Module):
         up = mlp.up_proj(x) + self._delta("up", x, attn)
         s = functional.silu(gate) * up
         m = mlp.down_proj(s) + self._delta("down", s, attn)
-        return h + m if self.drop else h + attn + m
+        out: Tensor = h + m if self.drop else h + attn + m
+        return out
 
 
 @contextmanager
@@ -82,7 +100,24 @@ def active(
 @torch.inference_mode()
 def logits(model: Any, ids: list[int]) -> Tensor:
     """Logits of one prompt, (T,V)."""
-    return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+    ids_1T = torch.tensor([ids], device=model.device)
+    found: Tensor = model(input_ids=ids_1T, use_cache=False).logits[0].float()
+    return found
+
+
+@torch.inference_mode()
+def continuation(model: Any, ids: list[int], *, temperature: float) -> list[int]:
+    """New tokens of one prompt, drawn by transformers' own `generate`; 0: the most likely ones."""
+    how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    ids_1T = torch.tensor([ids], device=model.device)
+    tokens = model.generate(
+        ids_1T,
+        attention_mask=torch.ones_like(ids_1T),
+        max_new_tokens=NEW_TOKENS,
+        pad_token_id=0,
+        **how,
+    )
+    return tokens[0, len(ids) :].tolist()  # type: ignore[no-any-return]  # untyped library
 
 
 def scores(npt_TV: Tensor, base_TV: Tensor, ids_T: Tensor) -> dict[str, float]:
@@ -103,20 +138,98 @@ def scores(npt_TV: Tensor, base_TV: Tensor, ids_T: Tensor) -> dict[str, float]:
     }
 
 
-def quick(model_folder: Path, weights: Path, prompts: Iterable[str], *, drop: bool) -> list[float]:
-    """Do what the guide's quick script does: load both models, one prompt at a time; MSEs."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+class Models:
+    """Two models loaded afresh, the second with a checkpoint's layers."""
 
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    other = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    tensors = torch.load(weights, weights_only=True)
-    layers = {int(n) for name in tensors for n in re.findall(r"layer_(\d+)_np", name)}
+    def __init__(self, folder: Path, weights: Path, *, drop: bool, device: str) -> None:
+        """Load both."""
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.base, self.standard = load(folder, device), load(folder, device)
+        tensors = torch.load(weights, map_location=device, weights_only=True)
+        self._tensors, self._drop = tensors, drop
+        found = (re.match(r"(?:layer_|model\.layers\.)(\d+)[_.]np", name) for name in tensors)
+        self.layers = sorted({int(match[1]) for match in found if match})
+
+    def ids(self, text: str) -> list[int]:
+        """Tokens of a text."""
+        return self._tokenizer(text)["input_ids"]  # type: ignore[no-any-return]  # untyped library
+
+    def npt(self, layers: Iterable[int]) -> Any:
+        """Activate some of the layers, in a `with`."""
+        return active(self.standard, self._tensors, layers, drop=self._drop)
+
+    def npt_logits(self, text: str, layers: Iterable[int]) -> Tensor:
+        """Logits with some of the layers active."""
+        with self.npt(layers) as model:
+            return logits(model, self.ids(text))
+
+
+def load(folder: Path, device: str) -> Any:
+    """Load a base in float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
+
+
+def quick(
+    model_folder: Path,
+    weights: Path,
+    prompts: Iterable[str] = QUICK,
+    *,
+    drop: bool,
+    device: str = "cpu",
+) -> list[float]:
+    """Do what the guide's quick script does: load three models, one prompt at a time; MSEs."""
+    load(model_folder, device)  # to see that it loads; given up again
+    models = Models(model_folder, weights, drop=drop, device=device)
     scores = []
-    with active(other, tensors, layers, drop=drop) as npt:
-        for prompt in prompts:
-            ids = tokenizer(prompt)["input_ids"]
-            theirs, ours = logits(base, ids), logits(npt, ids)
-            scores.append(functional.mse_loss(ours, theirs).item())
-            functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0).item()
+    for prompt in prompts:
+        theirs = logits(models.base, models.ids(prompt))
+        ours = models.npt_logits(prompt, models.layers)
+        scores.append(functional.mse_loss(ours, theirs).item())
+        functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0).item()
     return scores
+
+
+def full(
+    model_folder: Path, weights: Path, *, drop: bool, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Do what the guide's comprehensive script does: one prompt and one variant at a time.
+
+    Returns:
+        The MSEs of each test, in the order of its prompts or layers.
+    """
+    models = Models(model_folder, weights, drop=drop, device=device)
+    shapes = [
+        logits(models.base, models.ids(BASIC)).shape,
+        models.npt_logits(BASIC, models.layers).shape,
+    ]
+    assert shapes[0] == shapes[1]
+    tests: dict[str, list[float]] = {"npt": [], "standard": []}
+    for text in STANDARD:
+        theirs = logits(models.base, models.ids(text))
+        tests["npt"].append(_mse(models.npt_logits(text, models.layers), theirs))
+        tests["standard"].append(_mse(models.npt_logits(text, []), theirs))
+    alone = [[index] for index in models.layers]
+    first = [models.layers[: n + 1] for n in range(len(models.layers))]
+    for name, text, variants in (
+        ("per_layer", PER_LAYER, alone),
+        ("progressive", PROGRESSIVE, first),
+    ):
+        theirs = logits(models.base, models.ids(text))
+        tests[name] = [_mse(models.npt_logits(text, layers), theirs) for layers in variants]
+    for text in GENERATION:
+        for temperature in TEMPERATURES:
+            with models.npt(models.layers) as npt:
+                continuation(npt, models.ids(text), temperature=temperature)
+            continuation(models.base, models.ids(text), temperature=temperature)
+    return tests
+
+
+def _mse(ours: Tensor, theirs: Tensor) -> float:
+    """The guide's numbers; only the first is given, the others cost what they cost."""
+    functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0).item()
+    functional.kl_div(ours[-1].log_softmax(-1), theirs[-1].softmax(-1), reduction="sum").item()
+    return functional.mse_loss(ours, theirs).item()

@@ -1,120 +1,198 @@
-"""A base of the shape of Llama-3.2-1B and an NPT checkpoint of it, random, written straight to disk."""
+"""A base of Llama-3.2-1B's shape and its checkpoints, on disk, of random weights.
+
+`python tests/benchmarks/one_b.py FOLDER` writes them; the big one takes half a minute and 5 GB.
+The tokenizer gives about as many tokens as Llama's does on the guide's texts: one a word.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-import tiny
-import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-STD = 0.02
+BASE = "base"
+GOOD, POOR = "good", "poor"
+NEARLY_NOTHING = 1e-4
+"""Size of the attention output in the last layers, beside what is usual. It makes an NPT with
+weights near zero continue as the base does: what it sees instead of h + a is h."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Sizes of a base with tied embeddings, and the layers that an NPT of it has."""
+    """Sizes of a base and of its checkpoints.
 
+    Attributes:
+        grown: numbers of NPT layers, the last ones each, of checkpoints that are compared.
+        disk_bytes: of everything that is written; memory_bytes: what two copies in float32 take.
+    """
+
+    name: str
     hidden: int
     intermediate: int
     layers: int
     heads: int
-    kv_heads: int
+    key_value_heads: int
     vocabulary: int
-    npt_layers: tuple[int, ...]
-    rank: int = 256
-    num_ranks: int = 4
+    rank: int
+    num_ranks: int
+    grown: tuple[int, ...]
+    disk_bytes: int
+    memory_bytes: int
 
     @property
-    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of each weight."""
-        yield "model.embed_tokens.weight", (self.vocabulary, self.hidden)
-        kv = self.hidden // self.heads * self.kv_heads
-        for layer in range(self.layers):
-            for name, shape in {
-                "self_attn.q_proj": (self.hidden, self.hidden),
-                "self_attn.k_proj": (kv, self.hidden),
-                "self_attn.v_proj": (kv, self.hidden),
-                "self_attn.o_proj": (self.hidden, self.hidden),
-                "mlp.gate_proj": (self.intermediate, self.hidden),
-                "mlp.up_proj": (self.intermediate, self.hidden),
-                "mlp.down_proj": (self.hidden, self.intermediate),
-                "input_layernorm": (self.hidden,),
-                "post_attention_layernorm": (self.hidden,),
-            }.items():
-                yield f"model.layers.{layer}.{name}.weight", shape
-        yield "model.norm.weight", (self.hidden,)
+    def npt_layers(self) -> tuple[int, ...]:
+        """The last three."""
+        return self.last(3)
+
+    def last(self, count: int) -> tuple[int, ...]:
+        """Indices of the last layers."""
+        return tuple(range(self.layers - count, self.layers))
 
 
 ONE_B = Shape(
+    name="1b",
     hidden=2048,
     intermediate=8192,
     layers=16,
     heads=32,
-    kv_heads=8,
+    key_value_heads=8,
     vocabulary=128_256,
-    npt_layers=(13, 14, 15),
+    rank=256,
+    num_ranks=4,
+    grown=(3, 8, 16),
+    disk_bytes=7 * 10**9,
+    memory_bytes=14 * 10**9,
 )
 SMALL = Shape(
+    name="small",
     hidden=512,
     intermediate=2048,
     layers=8,
     heads=8,
-    kv_heads=2,
+    key_value_heads=2,
     vocabulary=32_000,
-    npt_layers=(5, 6, 7),
     rank=64,
+    num_ranks=4,
+    grown=(3, 5, 8),
+    disk_bytes=10**9,
+    memory_bytes=10**9,
 )
-SHAPES = {"1b": ONE_B, "small": SMALL}
+SHAPES = {shape.name: shape for shape in (ONE_B, SMALL)}
 
 
-def base(folder: Path, shape: Shape, *, seed: int = 0) -> Path:
-    """Write a base: bfloat16, one safetensors file, never more than a tensor in memory."""
-    tiny.llama(folder, layers=1)  # for its tokenizer
-    config = json.loads((folder / "config.json").read_text())
-    config |= {
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.hidden // shape.heads,
-        "vocab_size": shape.vocabulary,
-        "tie_word_embeddings": True,
-        "dtype": "bfloat16",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    header, end = {}, 0
-    for name, sizes in shape.tensors:
-        begin, end = end, end + 2 * prod(sizes)
-        header[name] = {"dtype": "BF16", "shape": sizes, "data_offsets": [begin, end]}
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
-    generator = torch.Generator().manual_seed(seed)
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name, sizes in shape.tensors:
-            tensor = torch.ones(sizes, dtype=torch.bfloat16)
-            if "norm" not in name:
-                tensor.normal_(std=STD, generator=generator)
-            tensor.view(torch.uint8).numpy().tofile(file)
+def make_base(folder: Path, shape: Shape, *, attention: float = NEARLY_NOTHING) -> Path:
+    """Write a random base in bfloat16, head and embedding tied.
+
+    Args:
+        attention: what the attention output of the last three layers is multiplied by.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        max_position_embeddings=2048,
+        initializer_range=0.02 * (ONE_B.hidden / shape.hidden) ** 0.5,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for index in shape.npt_layers:
+            model.model.layers[index].self_attn.o_proj.weight.mul_(attention)
+    model.save_pretrained(folder)
+    _save_tokenizer(folder, shape.vocabulary)
     return folder
 
 
-def checkpoint(path: Path, shape: Shape, layers: Sequence[int] = (), *, scale: float = 0.1) -> Path:
-    """Write a checkpoint of dual NPT layers, float32.
+def _save_tokenizer(folder: Path, vocabulary: int) -> None:
+    """Learn the words of the guide's texts; the rest of the vocabulary are words never seen."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=min(vocabulary, 2000),
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    learner.train_from_iterator(_texts(), trainer)
+    known: dict[str, Any] = json.loads(learner.to_str())["model"]
+    known["vocab"] |= {f"Ġw{n}": n for n in range(len(known["vocab"]), vocabulary)}
+    merges = [tuple(pair) for pair in known["merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab=known["vocab"], merges=merges))
+    tokenizer.pre_tokenizer = learner.pre_tokenizer
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    ends = {"bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **ends).save_pretrained(folder)
+
+
+def _texts() -> list[str]:
+    from plain_reference import (
+        BASIC,
+        GENERATION,
+        PER_LAYER,
+        PROGRESSIVE,
+        QUICK,
+        STANDARD,
+    )
+
+    return [*QUICK, BASIC, *STANDARD, PER_LAYER, *GENERATION, PROGRESSIVE]
+
+
+def make_checkpoint(path: Path, shape: Shape, layers: tuple[int, ...], *, scale: float) -> Path:
+    """Write a random dual checkpoint in float32, as trainers do.
 
     Args:
-        layers: which; the shape's own if none.
+        scale: of the weights; 0.3 on the last three layers does nearly nothing, 30 spoils them.
     """
-    layouts = [
-        tiny.layer(index, rank=shape.rank, num_ranks=shape.num_ranks)
-        for index in layers or shape.npt_layers
-    ]
+    import tiny
+
+    layouts = [tiny.layer(i, rank=shape.rank, num_ranks=shape.num_ranks) for i in layers]
     sizes = {"hidden": shape.hidden, "intermediate": shape.intermediate}
     return tiny.save(path, tiny.weights(*layouts, scale=scale, **sizes))
+
+
+def weights_of(folder: Path, name: str) -> Path:
+    """Say where a checkpoint's weights lie: good, poor, or grown-<number of NPT layers>."""
+    return folder / name / "checkpoint-1000" / "npt_weights.pt"
+
+
+def make_all(folder: Path, shape: Shape, *, grown: bool = True) -> None:
+    """Write a base and all checkpoints."""
+    make_base(folder / BASE, shape)
+    make_checkpoint(weights_of(folder, GOOD), shape, shape.npt_layers, scale=0.3)
+    make_checkpoint(weights_of(folder, POOR), shape, shape.npt_layers, scale=30.0)
+    for count in shape.grown if grown else ():
+        file = weights_of(folder, f"grown-{count}")
+        make_checkpoint(file, shape, shape.last(count), scale=0.3)
+
+
+def main() -> None:
+    """Write them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--shape", choices=SHAPES, default=ONE_B.name)
+    parser.add_argument("--no-grown", action="store_true", help="only the checkpoints of 3 layers")
+    asked = parser.parse_args()
+    make_all(asked.folder, SHAPES[asked.shape], grown=not asked.no_grown)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    main()
