@@ -79,7 +79,8 @@ class BarProgress:
 
     def doing(self, what: str) -> None:
         """Name what is being done with it."""
-        self._bar.update(self._task, description=f"{self._name}: {what}")
+        # at once: what follows may keep the thread that draws from running
+        self._bar.update(self._task, description=f"{self._name}: {what}", refresh=True)
 
     def end(self, file: Path) -> None:  # noqa: ARG002 - it was named before
         """Move the bar on."""

@@ -62,6 +62,12 @@ def fail() -> None:
     raise BaseModelError("no base")
 
 
+def failing() -> Iterator[Report]:
+    """End before the first report."""
+    fail()
+    yield one(1)
+
+
 @pytest.mark.parametrize(
     ("happens", "error"),
     [
@@ -103,7 +109,7 @@ def test_an_interruption_before_anything_is_measured_leaves_the_output_alone(
     output = tmp_path / "r.json"
     output.write_text("earlier")
     with pytest.raises(BaseModelError):
-        reports(3, output=output).tell(fail() or one(n) for n in range(3))
+        reports(3, output=output).tell(failing())
     assert output.read_text() == "earlier"
     assert capsys.readouterr().out == ""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from nptwatch.cli.history import print_checkpoint
+from nptwatch.cli.screen import Screen
 from nptwatch.diagnostics import full_tests
 from nptwatch.diagnostics.full_report import full_error_report, full_report
 from nptwatch.diagnostics.full_tests import Generated
@@ -24,6 +27,7 @@ from nptwatch.diagnostics.results import (
 from nptwatch.diagnostics.training_log import TrainerLoss
 from nptwatch.errors import LayoutError
 from nptwatch.npt.layout import Kind, LayerLayout, Layout
+from nptwatch.store.records import HistoryRow
 
 AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LAYERS = (2, 3, 4, 7)
@@ -239,3 +243,17 @@ def test_a_checkpoint_that_cannot_be_loaded_has_the_same_keys() -> None:
     assert report["summary"]["avg_score"] is None
     assert report["detailed_results"] == []
     assert report["grade"] == "UNLOADABLE"
+
+
+def test_show_prints_the_text_of_the_profile_that_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full result's report is shown as the full text, a quick one's as the quick text."""
+    facts: dict[str, Any] = dict.fromkeys(field.name for field in fields(HistoryRow))
+    row = HistoryRow(**facts | {"state": "done", "grade": "FAIR", "also": ()})
+    report = report_of(result(0.4))
+    print_checkpoint(row, Screen.of_stdout(), report)
+    assert "NPT MODEL DIAGNOSTIC REPORT" in capsys.readouterr().out
+    quick = {key: value for key, value in report.items() if key != "summary"}
+    print_checkpoint(row, Screen.of_stdout(), quick)
+    assert "NPT QUICK DIAGNOSTIC" in capsys.readouterr().out

@@ -147,6 +147,15 @@ def test_text_is_plain_where_emoji_cannot_be_shown() -> None:
     assert "MAGNITUDE" in text
 
 
+def test_numbers_that_are_none_are_told_as_such() -> None:
+    """An MSE that overflows is strict JSON all the same, and dashes in text."""
+    report = report_of(result(score(math.inf, 0.9)))
+    text = quick_text(json.loads(json.dumps(report, allow_nan=False)), verbose=True)
+    assert "prompt 1: MSE -  cosine 0.900000" in text
+    assert "residual keep: MSE -" in text
+    assert "Grade: POOR" in text
+
+
 def test_nothing_is_made_up_where_accuracy_was_not_measured() -> None:
     """No MSE, no grade, no progress: null in JSON, words in text."""
     report = report_of(result())
