@@ -67,7 +67,7 @@ def full(
     probes: ProbesOption = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the noise that checkpoint and base generate with; default 0."),
+        typer.Option(help="Of the noise that both sides generate with. Default: settings."),
     ] = None,
     device: DeviceOption = None,
     as_json: ReportJsonOption = False,
