@@ -158,7 +158,7 @@ def load_resident(found: Found, dtype: str, device: torch.device | None = None) 
             dtype=getattr(torch, dtype),
             attn_implementation=register(),
             output_loading_info=True,
-            local_files_only=found.local_files_only,
+            **found.options,
         )
     )
     _require_complete(name, model, report)
@@ -166,7 +166,7 @@ def load_resident(found: Found, dtype: str, device: torch.device | None = None) 
     model.requires_grad_(requires_grad=False).eval().to(device or torch.device("cpu"))
     base = BaseModel(
         name=name,
-        revision=base_revision(found.source, found.config),
+        revision=base_revision(found),
         model=model,
         tokenizer=found.tokenizer,
     )
@@ -198,16 +198,15 @@ def files_stamp(name: str) -> str:
     return str([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
 
 
-def base_revision(source: str, config: Any) -> str:  # noqa: ANN401 - transformers config
+def base_revision(found: Found) -> str:
     """Return the content identity of a base: equal for copies, changed by any retraining.
 
     Hub models are named by their commit. Of a local folder the small files are hashed whole and the
     weights by their size and evenly spread samples, so that tens of GB take well under a second.
     """
-    commit = getattr(config, "_commit_hash", None)
-    folder = Path(source)
-    if commit and not folder.is_dir():
-        return f"hub:{commit[:16]}"
+    if found.commit is not None:
+        return f"hub:{found.commit[:16]}"
+    folder = Path(found.source)
     digest = hashlib.sha256()
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     for path in [folder / name for name in IDENTITY_FILES] + weights:

@@ -12,7 +12,7 @@ from nptwatch.npt.memory import is_out_of_memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,15 +22,22 @@ class Found:
     Attributes:
         name: as it was asked for.
         source: folder or hub name, as transformers wants it.
+        commit: of a hub model: all its parts are read of this one; None: a folder.
         config: the transformers config.
         tokenizer: the transformers tokenizer.
     """
 
     name: str
     source: str
+    commit: str | None
     config: Any  # Any: transformers classes are not typed
     tokenizer: Any  # Any: as config
     local_files_only: bool
+
+    @property
+    def options(self) -> dict[str, Any]:  # Any: keyword arguments
+        """How transformers is to look for its other parts."""
+        return _options(self.commit, local_files_only=self.local_files_only)
 
     def attempt(self, load: Callable[[], Any]) -> Any:  # noqa: ANN401 - what transformers gives
         """Run a part of loading.
@@ -58,18 +65,14 @@ class Found:
     def _weight_files(self) -> list[Path]:
         from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-        options = {
-            "local_files_only": self.local_files_only,
-            "revision": getattr(self.config, "_commit_hash", None) or "main",
-        }
         for name in (WEIGHTS, INDEX):
             path = cached_file(
-                self.source, name, _raise_exceptions_for_missing_entries=False, **options
+                self.source, name, _raise_exceptions_for_missing_entries=False, **self.options
             )
             if path is not None and name == WEIGHTS:
                 return [Path(path)]
             if path is not None:
-                shards, _ = get_checkpoint_shard_files(self.source, path, **options)
+                shards, _ = get_checkpoint_shard_files(self.source, path, **self.options)
                 return [Path(shard) for shard in shards]
         return []
 
@@ -84,28 +87,44 @@ def find_base(name: str, *, local_files_only: bool) -> Found:
     Raises:
         BaseModelError: it is missing, gated or broken.
     """
-    from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     _refuse_missing_folder(name, source)
-    config, tokenizer = _attempt(
+    commit, config, tokenizer = _attempt(
         name,
-        lambda: [
-            kind.from_pretrained(source, local_files_only=local_files_only)
-            for kind in (AutoConfig, AutoTokenizer)
-        ],
+        lambda: _first_parts(source, local_files_only=local_files_only),
         local_files_only=local_files_only,
     )
     return Found(
         name=name,
         source=source,
+        commit=commit,
         config=config,
         tokenizer=tokenizer,
         local_files_only=local_files_only,
     )
+
+
+def _first_parts(source: str, *, local_files_only: bool) -> tuple[str | None, Any, Any]:
+    """Give commit, config and tokenizer."""
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils.hub import cached_file
+
+    commit = None
+    if not Path(source).is_dir():
+        # the hub's cache keeps files by commit: .../snapshots/<commit>/config.json
+        commit = Path(cached_file(source, CONFIG, local_files_only=local_files_only)).parent.name
+    options = _options(commit, local_files_only=local_files_only)
+    config = AutoConfig.from_pretrained(source, **options)
+    return commit, config, AutoTokenizer.from_pretrained(source, **options)
+
+
+def _options(commit: str | None, *, local_files_only: bool) -> dict[str, Any]:  # Any: as options
+    revision = {} if commit is None else {"revision": commit}
+    return {"local_files_only": local_files_only, **revision}
 
 
 def _refuse_missing_folder(name: str, source: str) -> None:

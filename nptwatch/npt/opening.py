@@ -76,7 +76,7 @@ def _files(found: Found, *, needed: bool) -> WeightFiles | None:
 def _choose(files: WeightFiles | None, dtype: str, device: torch.device) -> tuple[str, str]:
     """Choose by free memory; loading goes through the machine's, also on the way to a GPU."""
     if files is None:
-        return RESIDENT, "there are no safetensors files to stream from"
+        return RESIDENT, "it has no safetensors files that could be streamed"
     weights = files.numel() * getattr(torch, dtype).itemsize
     needed = weights + weights // 8 + WORK_BYTES
     for place in dict.fromkeys((device, torch.device("cpu"))):

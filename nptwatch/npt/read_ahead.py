@@ -17,7 +17,7 @@ import torch
 from nptwatch.npt.transfer import transfer_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -53,7 +53,7 @@ def read_ahead(
     *,
     dtype: torch.dtype,
     device: torch.device,
-) -> Iterator[dict[str, Tensor]]:
+) -> Generator[dict[str, Tensor]]:
     """Give each part's tensors; they hold until the next part is asked for.
 
     Args:

@@ -10,7 +10,7 @@ vocabulary. In memory are two layers, or two slices, never more.
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from nptwatch.npt.families import require_known_parts, require_same_code
 from nptwatch.npt.read_ahead import Piece, read_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from torch import Tensor
 
@@ -74,14 +74,15 @@ class StreamedBase(BaseModel):
             {key: self._whole(f"model.layers.{index}.{key}") for key in skeleton.state_dict()}
             for index, skeleton in skeletons
         ]
-        for (index, skeleton), tensors in zip(skeletons, self._read(parts), strict=True):
-            # of its own for each walk: one that was left early cannot empty another's layer
-            layer = copy.deepcopy(skeleton, {id(self.model.config): self.model.config})
-            layer.load_state_dict(tensors, assign=True)
-            try:
-                yield index, layer
-            finally:
-                layer.to("meta")
+        with closing(self._read(parts)) as read:
+            for (index, skeleton), tensors in zip(skeletons, read, strict=True):
+                # of its own for each walk: one that was left early cannot empty another's layer
+                layer = copy.deepcopy(skeleton, {id(self.model.config): self.model.config})
+                layer.load_state_dict(tensors, assign=True)
+                try:
+                    yield index, layer
+                finally:
+                    layer.to("meta")
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Return the residual stream before the first layer, (B,T,D); reads these rows only."""
@@ -109,7 +110,7 @@ class StreamedBase(BaseModel):
             }
             for row in range(0, vocabulary, step)
         ]
-        logits = torch.empty(*normed.shape[:-1], vocabulary, device=self.place)
+        logits = torch.empty(*normed.shape[:-1], vocabulary, dtype=torch.float32, device=self.place)
         for number, tensors in enumerate(self._read(parts)):
             rows_SD = tensors["rows_SD"]
             place = number * step
@@ -120,7 +121,7 @@ class StreamedBase(BaseModel):
         stored = self.stored[name]
         return Piece(stored=stored, start=0, shape=stored.shape)
 
-    def _read(self, parts: list[dict[str, Piece]]) -> Iterator[dict[str, Tensor]]:
+    def _read(self, parts: list[dict[str, Piece]]) -> Generator[dict[str, Tensor]]:
         return read_ahead(self.files, parts, dtype=self.computed_in, device=self.place)
 
 
@@ -146,7 +147,7 @@ def open_streamed(
         inner.norm.load_state_dict(tensors, assign=True)
     return StreamedBase(
         name=found.name,
-        revision=base_revision(found.source, found.config),
+        revision=base_revision(found),
         model=model,
         tokenizer=found.tokenizer,
         files=files,
@@ -165,9 +166,7 @@ def _skeleton(found: Found, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transf
             found.config, dtype=dtype, attn_implementation=register()
         )
     with suppress(OSError):  # where there is none, what follows from the config is in force
-        model.generation_config = GenerationConfig.from_pretrained(
-            found.source, local_files_only=found.local_files_only
-        )
+        model.generation_config = GenerationConfig.from_pretrained(found.source, **found.options)
     return model.requires_grad_(requires_grad=False).eval()
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub.constants
 import pytest
 import tiny
 import torch
@@ -173,6 +174,25 @@ def test_what_is_known_of_a_resident_base_is_used_for_a_streamed_one(tmp_path: P
     plain, streamed = Settings(), Settings.model_validate({"base": {"layers": "streamed"}})
     for profile in (QUICK, FULL):
         assert settings_hash(streamed, profile) == settings_hash(plain, profile)
+
+
+def test_a_base_of_the_hub_is_opened_from_its_cache_and_named_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links to blobs in a folder of their own, of the commit that names the revision."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--somebody--tiny"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tiny.llama(cached / "snapshots" / commit, layers=2)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "blobs").mkdir()
+    blob = (snapshot / "model.safetensors").rename(cached / "blobs" / "weights")
+    (snapshot / "model.safetensors").symlink_to(blob)
+    for layers in ("streamed", "resident"):
+        base = opened(Path("somebody/tiny"), layers)
+        assert base.revision == f"hub:{commit[:16]}"
+        assert [index for index, _ in base.each_layer()] == [0, 1]
 
 
 def test_the_end_of_a_text_is_the_one_that_the_folder_names(tmp_path: Path) -> None:
