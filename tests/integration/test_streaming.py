@@ -51,7 +51,7 @@ def measured(base: BaseModel, weights: Path) -> dict[str, Any]:
     """A full report; it contains the quick one."""
     diagnostic = FullDiagnostic(
         references=References(base=base),
-        continuations=Continuations(base=base, folder=None, seed=0),
+        continuations=Continuations(base=base, folder=None, seed=0, max_new_tokens=8),
         residual="auto",
     )
     return full_report(
