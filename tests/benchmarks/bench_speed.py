@@ -51,7 +51,13 @@ class Runner:
     def command(self, name: str, verb: str, checkpoint: str, state_dir: Path) -> dict[str, Any]:
         """Run the real command."""
         weights = one_b.weights_of(self.folder, checkpoint)
-        arguments = [verb, weights, "--model-name", self.folder / one_b.BASE, "--json"]
+        arguments: list[str | Path] = [
+            verb,
+            weights,
+            "--model-name",
+            self.folder / one_b.BASE,
+            "--json",
+        ]
         env = {
             "NPTWATCH_STATE_DIR": str(state_dir),
             "NPTWATCH_WORKER__DEVICE": self.asked.device,

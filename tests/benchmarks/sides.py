@@ -89,14 +89,14 @@ class Warm:
         """Time quick diagnostics of one checkpoint, and their floor."""
         from nptwatch.diagnostics import quick as module
 
-        diagnostic = self._quick(residual)
+        diagnostic = self.quick_diagnostic(residual)
         with overheard(module) as asked:
-            diagnostic.measure(self._read(name))
+            diagnostic.measure(self.read(name))
         floor = Floor(asked)
         bare = floor.work()
         watch = self._watch()
         for number in range(self._rounds + 1):
-            checkpoint = watch.time("read", self._read, name)
+            checkpoint = watch.time("read", self.read, name)
             watch.time("measure", diagnostic.measure, checkpoint)
             watch.time("floor", bare)
             if number == 0:
@@ -107,14 +107,14 @@ class Warm:
         """Time full diagnostics of one checkpoint, generation apart, and the sweep's floor."""
         from nptwatch.diagnostics import full as module
 
-        diagnostic = self._full()
+        diagnostic = self.full_diagnostic()
         with overheard(module) as asked:
-            diagnostic.measure(self._read(name))
+            diagnostic.measure(self.read(name))
         floor = Floor(asked)
         bare = floor.work()
         watch = self._watch()
         for number in range(self._rounds + 1):
-            checkpoint = watch.time("read", self._read, name)
+            checkpoint = watch.time("read", self.read, name)
             result = watch.time("measure", diagnostic.measure, checkpoint)
             generated = result.generation_seconds
             watch.seconds.setdefault("generation", []).append(generated)
@@ -130,17 +130,20 @@ class Warm:
         gc.collect()
         return Stopwatch(device=self._device, rounds=self._rounds)
 
-    def _read(self, name: str) -> Checkpoint:
+    def read(self, name: str) -> Checkpoint:
+        """Read a checkpoint, as a worker does each time."""
         from nptwatch.npt.reader import read_checkpoint
 
         return read_checkpoint(one_b.weights_of(self._folder, name), max_bytes=2**33)
 
-    def _quick(self, residual: str) -> QuickDiagnostic:
+    def quick_diagnostic(self, residual: str) -> QuickDiagnostic:
+        """Give the quick diagnostic under a residual rule."""
         from nptwatch.diagnostics.quick import QuickDiagnostic
 
         return QuickDiagnostic(references=self._references, residual=residual)
 
-    def _full(self) -> FullDiagnostic:
+    def full_diagnostic(self) -> FullDiagnostic:
+        """Give the full diagnostic."""
         from nptwatch.worker.gpu import full_diagnostic
 
         return full_diagnostic(self._settings, self._references)
