@@ -6,7 +6,10 @@ A good checkpoint continues as the base does. So the base's continuations, which
 through the checkpoint whole, as so many more prompts of a sweep: from the first NPT layer on, as
 below it the states are the base's, which are known too. At each place the token is drawn as step by
 step decoding would; the first that is not the draft's ends what is known of that draw, and the rest
-is decoded step by step. The tokens are exactly those of decoding alone.
+is decoded step by step. In float32 the tokens are those of decoding alone. In half precision sums
+are rounded by how the work is laid out, so that a near tie may fall otherwise; the base's own
+tokens are therefore settled by the same sweep: a model that computes what the base does says what
+the base says, in every precision.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from nptwatch.diagnostics.generation import generate
-from nptwatch.diagnostics.plan import State, Variant, make_plan
+from nptwatch.diagnostics.plan import Variant, make_plan
 from nptwatch.diagnostics.probes import pack
+from nptwatch.diagnostics.reference import References
 from nptwatch.diagnostics.walk import Walk
 
 if TYPE_CHECKING:
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nptwatch.diagnostics.generation import Continuations, Draw
-    from nptwatch.diagnostics.reference import Reference, References
+    from nptwatch.diagnostics.reference import Reference
+    from nptwatch.npt.base import BaseModel
     from nptwatch.npt.modulation import NptLayer
 
 
@@ -53,7 +58,8 @@ def generate_from_drafts(
         FloatingPointError: NaN or infinity in the logits.
     """
     base = references.base
-    verified = _Verifier(references, npt, drop=drop).verify(draws, drafts)
+    verifier = _Verifier(references, npt, drop=drop)
+    verified = verifier.verify(draws, drafts.of(draws), drafts.seed)
     return generate(
         base,
         npt,
@@ -65,35 +71,60 @@ def generate_from_drafts(
     )
 
 
+@torch.inference_mode()
+def settle(
+    base: BaseModel,
+    draws: Sequence[Draw],
+    decoded: Sequence[tuple[int, ...]],
+    *,
+    seed: int,
+    max_new_tokens: int,
+) -> list[tuple[int, ...]]:
+    """Give the base's continuations as a sweep draws them, from those decoded step by step.
+
+    What a sweep draws otherwise is decoded anew from there, until it draws all of them again: at
+    once in float32, after a round or two in half precision. `max_new_tokens` is only a bound.
+    """
+    tokens = list(decoded)
+    for _ in range(max_new_tokens):
+        verified = _Verifier(References(base=base), {}, drop=False).verify(draws, tokens, seed)
+        if [tuple(each) for each in verified] == tokens:
+            break
+        tokens = generate(base, {}, draws, seed=seed, max_new_tokens=max_new_tokens, begun=verified)
+    return tokens
+
+
 class _Verifier:
-    """Sends drafts through a checkpoint and draws at each of their places."""
+    """Sends drafts through a checkpoint, or the base, and draws at each of their places."""
 
     def __init__(self, references: References, npt: Mapping[int, NptLayer], *, drop: bool) -> None:
         self._references, self._npt, self._drop = references, npt, drop
 
-    def verify(self, draws: Sequence[Draw], drafts: Continuations) -> list[list[int]]:
-        """Give the tokens of each draw up to, and with, the first that is not the draft's."""
+    def verify(
+        self, draws: Sequence[Draw], drafts: Sequence[Sequence[int]], seed: int
+    ) -> list[list[int]]:
+        """Give the tokens of each draw up to, and with, the first that is not its draft's."""
         base = self._references.base
-        known = drafts.of(draws)
         prompts = [base.tokenizer(draw.prompt)["input_ids"] for draw in draws]
         # nothing is drawn after the last token of a full draft, nor after an end
-        texts = [(*ids, *draft[:-1]) for ids, draft in zip(prompts, known, strict=True)]
+        texts = [(*ids, *draft[:-1]) for ids, draft in zip(prompts, drafts, strict=True)]
         distinct = list(dict.fromkeys(texts))
         reference = self._references.of(pack(base, distinct))
-        walk, finals = self._walk(reference)
+        normed = self._normed(reference)
         found: dict[int, list[int]] = {}
         for part in reference.in_groups(range(len(distinct))):
-            for text, logits_TV in zip(
-                distinct[part], self._logits(walk, finals[part]), strict=True
-            ):
+            for text, logits_TV in zip(distinct[part], self._logits(normed[part]), strict=True):
                 for number, draw in enumerate(draws):
                     if texts[number] == text:
                         drawn_TV = logits_TV[len(prompts[number]) - 1 :]
-                        found[number] = _accepted(draw, known[number], drawn_TV, drafts.seed)
+                        found[number] = _accepted(draw, drafts[number], drawn_TV, seed)
         return [found[number] for number in range(len(draws))]
 
-    def _walk(self, reference: Reference) -> tuple[Walk, tuple[State, ...]]:
+    def _normed(self, reference: Reference) -> list[Tensor]:
+        """Final states of each text, (T,D); of the base they are known."""
         base, probes = self._references.base, reference.probes
+        if not self._npt:
+            return [reference.normed_ND[probes.rows(n)] for n in range(len(probes.lengths))]
         plan = make_plan(
             [Variant(active=frozenset(self._npt), drop=self._drop)],
             num_layers=base.shape.num_layers,
@@ -101,13 +132,14 @@ class _Verifier:
         )
         walk = Walk(base, self._npt, probes, reference.streams_SND)
         walk.run(plan)
-        return walk, plan.finals[0]
+        return [base.norm(walk.stream(state)) for state in plan.finals[0]]
 
-    def _logits(self, walk: Walk, states: Sequence[State]) -> Sequence[Tensor]:
-        base = self._references.base
-        normed = [base.norm(walk.stream(state)) for state in states]
+    def _logits(self, normed: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Give the logits of some texts, (T,V) each."""
         lengths = [len(normed_TD) for normed_TD in normed]
-        logits: Sequence[Tensor] = base.head(torch.cat(normed)).split(lengths)
+        logits: Sequence[Tensor] = self._references.base.head(torch.cat(list(normed))).split(
+            lengths
+        )
         return logits
 
 

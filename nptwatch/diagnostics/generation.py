@@ -194,6 +194,8 @@ class _Decoder:
 class Continuations:
     """What the base itself continues prompts with; computed once for all checkpoints.
 
+    They are settled by a sweep, as a checkpoint's are drawn: see drafting.py.
+
     Args:
         folder: where they are kept between processes; None: in memory only.
     """
@@ -219,7 +221,7 @@ class Continuations:
                 base.revision,
                 str(base.dtype),
                 base.device.type,
-                f"torch {torch.__version__} transformers {version('transformers')} 1",
+                f"torch {torch.__version__} transformers {version('transformers')} 2",
                 self.seed,
                 self.max_new_tokens,
                 [[draw.prompt, draw.temperature] for draw in draws],
@@ -228,7 +230,11 @@ class Continuations:
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
     def _compute(self, key: str, draws: Sequence[Draw]) -> list[tuple[int, ...]]:
-        tokens = generate(self.base, {}, draws, seed=self.seed, max_new_tokens=self.max_new_tokens)
+        from nptwatch.diagnostics.drafting import settle  # which draws with this module
+
+        seed, most = self.seed, self.max_new_tokens
+        decoded = generate(self.base, {}, draws, seed=seed, max_new_tokens=most)
+        tokens = settle(self.base, draws, decoded, seed=seed, max_new_tokens=most)
         self.computed += 1
         self._save(key, tokens)
         return tokens
@@ -238,12 +244,30 @@ class Continuations:
             return None
         path = self.folder / f"{key}.json"
         try:
-            return _checked(json.loads(path.read_text()), count, self.base)
+            return self._checked(json.loads(path.read_text()), count)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as exc:
             log.warning("continuations_unreadable", path=str(path), error=str(exc))
             return None
+
+    def _checked(self, kept: Any, count: int) -> list[tuple[int, ...]]:  # noqa: ANN401 - JSON
+        """Hold that a file has what was asked of it.
+
+        Raises:
+            ValueError: it has something else.
+        """
+        vocabulary = self.base.model.config.vocab_size
+        if isinstance(kept, list) and len(kept) == count:
+            good = all(
+                isinstance(tokens, list)
+                and 0 < len(tokens) <= self.max_new_tokens
+                and all(isinstance(token, int) and 0 <= token < vocabulary for token in tokens)
+                for tokens in kept
+            )
+            if good:
+                return [tuple(tokens) for tokens in kept]
+        raise ValueError("not the tokens of these draws")
 
     def _save(self, key: str, tokens: Sequence[Sequence[int]]) -> None:
         """Write beside and rename, so that no process ever reads half a file."""
@@ -268,24 +292,6 @@ def decode(base: BaseModel, prompt: str, ids: Sequence[int]) -> str:
         [*base.tokenizer(prompt)["input_ids"], *ids], skip_special_tokens=True
     )
     return text
-
-
-def _checked(kept: Any, count: int, base: BaseModel) -> list[tuple[int, ...]]:  # noqa: ANN401 - JSON
-    """Hold that a file has what was asked of it.
-
-    Raises:
-        ValueError: it has something else.
-    """
-    vocabulary = base.model.config.vocab_size
-    if isinstance(kept, list) and len(kept) == count:
-        good = all(
-            isinstance(tokens, list)
-            and all(isinstance(token, int) and 0 <= token < vocabulary for token in tokens)
-            for tokens in kept
-        )
-        if good:
-            return [tuple(tokens) for tokens in kept]
-    raise ValueError("not the tokens of these draws")
 
 
 def end_tokens(base: BaseModel) -> set[int]:

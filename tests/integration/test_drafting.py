@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def golden(case: str, base: BaseModel) -> tuple[dict[int, NptLayer], dict[str, A
     folder = GOLDEN / "cases" / case
     (path,) = folder.glob("checkpoints/*/npt_weights.pt")
     return layers_of(path, base), json.loads((folder / "expected.json").read_text())
+
+
+def without_weights(layer: NptLayer) -> NptLayer:
+    """The same layer with nothing but zeros."""
+    parts = {name: getattr(layer, name) for name in ("gate", "up", "down")}
+    return replace(
+        layer,
+        **{
+            name: replace(part, down_DJ=part.down_DJ * 0, a_JX=part.a_JX * 0, b_JY=part.b_JY * 0)
+            for name, part in parts.items()
+            if part is not None
+        },
+    )
 
 
 class Counted(torch.nn.Module):
@@ -101,6 +115,27 @@ def test_a_checkpoint_that_says_what_the_base_says_needs_one_sweep(tmp_path: Pat
         layer.self_attn = count
     assert generate_from_drafts(references, npt, DRAWS, drafts, drop=False) == drafts.of(DRAWS)
     assert [count.calls for count in counted] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_equal_models_say_the_same_in_every_precision(dtype: str) -> None:
+    """Near ties too: an NPT that computes what the base does has the base's texts, all of them."""
+    base = load_base(str(GOLDEN / "base"), local_files_only=True, dtype=dtype)
+    npt, _ = golden(CASES[0], base)
+    zeros = {index: without_weights(layer) for index, layer in npt.items()}
+    for index in zeros:  # without attention there is nothing that an NPT layer leaves out
+        base.layers[index].self_attn.o_proj.weight.data.zero_()
+    for seed in range(4):
+        drafts = Continuations(base=base, folder=None, seed=seed)
+        found = generate_from_drafts(References(base=base), zeros, DRAWS, drafts, drop=False)
+        assert found == drafts.of(DRAWS)
+
+
+def test_settled_texts_of_float32_are_those_decoded(base: BaseModel) -> None:
+    """Settling by a sweep changes no token that step by step decoding gives, greedy or sampled."""
+    for seed in range(4):
+        settled = Continuations(base=base, folder=None, seed=seed).of(DRAWS)
+        assert settled == generate(base, {}, DRAWS, seed=seed)
 
 
 def test_little_memory_for_logits_changes_no_token(base: BaseModel) -> None:

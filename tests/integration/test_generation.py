@@ -104,12 +104,21 @@ def test_logits_that_are_not_finite_are_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[[1, 2]]", "[1, 2, 3]", '[["a"], [1], [2]]', "[[-1], [1], [2]]"]
+    "content",
+    [
+        "{",
+        "[[1, 2]]",
+        "[1, 2, 3]",
+        '[["a"], [1], [2]]',
+        "[[-1], [1], [2]]",
+        "[[], [1], [2]]",
+        f"[{[2] * 21}, [1], [2]]",
+    ],
 )
 def test_a_damaged_file_of_continuations_is_made_again(
     base: BaseModel, tmp_path: Path, content: str
 ) -> None:
-    """Half a file, other shapes, tokens that are none: computed again, and written right."""
+    """Half a file, other shapes, no tokens or too many: computed again, and written right."""
     draws = DRAWS[:3]
     wanted = Continuations(base=base, folder=tmp_path, seed=0).of(draws)
     (kept,) = tmp_path.glob("*.json")
