@@ -15,10 +15,12 @@ from unittest import mock
 
 import torch
 
+from nptwatch.diagnostics import full, quick
 from nptwatch.diagnostics.plan import make_plan
+from nptwatch.diagnostics.sweep import sweep as answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -27,61 +29,56 @@ if TYPE_CHECKING:
     from nptwatch.npt.modulation import NptLayer
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """What a diagnostic asked of `sweep`, once it has run."""
+    """What was asked of one sweep."""
 
-    base: BaseModel | None = None
-    npt: dict[int, NptLayer] | None = None
-    lengths: tuple[int, ...] = ()
-    plan: Plan | None = None
+    base: BaseModel
+    npt: Mapping[int, NptLayer]
+    lengths: tuple[int, ...]
+    plan: Plan
 
 
 @contextmanager
-def overheard(module: Any) -> Iterator[Asked]:
-    """Hear what a diagnostic's module asks of `sweep`, which answers as ever."""
-    asked, answer = Asked(), module.sweep
+def overheard() -> Iterator[list[Asked]]:
+    """Hear what the diagnostics ask of `sweep`, which answers as ever."""
+    asked: list[Asked] = []
 
     def sweep(base: Any, npt: Any, probes: Any, reference: Any, variants: Any, **more: Any) -> Any:
-        asked.base, asked.npt, asked.lengths = base, dict(npt), probes.lengths
-        asked.plan = make_plan(
+        plan = make_plan(
             variants,
             num_layers=base.shape.num_layers,
             num_prompts=len(probes.lengths),
             probe_layers=sorted(npt),
             probe_prompts=more.get("local_on", ()),
         )
+        asked.append(Asked(base, npt, probes.lengths, plan))
         return answer(base, npt, probes, reference, variants, **more)
 
-    with mock.patch.object(module, "sweep", sweep):
+    with mock.patch.object(quick, "sweep", sweep), mock.patch.object(full, "sweep", sweep):
         yield asked
 
 
 class Floor:
-    """The products of a sweep.
+    """The products of a diagnostic's sweeps, the tokens of all of them together.
 
     Attributes:
         products: (weight, tokens); weights as (in, out).
     """
 
-    def __init__(self, asked: Asked) -> None:
-        """Take what was asked of a sweep."""
-        base, plan = asked.base, asked.plan
-        assert base is not None
-        assert plan is not None
+    def __init__(self, sweeps: Sequence[Asked]) -> None:
+        """Take what was asked of the sweeps of one checkpoint."""
+        base, npt = sweeps[0].base, sweeps[0].npt
         self.products: list[tuple[Tensor, int]] = []
-        for index, layer_plan in enumerate(plan.layers, plan.start):
-            tokens = [asked.lengths[work.prompt] for work in layer_plan.work]
-            active = [n for n, work in zip(tokens, layer_plan.work, strict=True) if work.active]
+        for index in range(min(asked.plan.start for asked in sweeps), base.shape.num_layers):
+            tokens, active = _tokens(sweeps, index)
             for module in base.layers[index].modules():
                 if isinstance(module, torch.nn.Linear):
-                    self.products.append((module.weight.T, sum(tokens)))
+                    self.products.append((module.weight.T, tokens))
             if active:
-                assert asked.npt is not None
-                self._modulated(asked.npt[index], sum(active))
-        ends = dict.fromkeys(chain(*plan.finals))
-        total = sum(asked.lengths[state.prompt] for state in ends)
-        self.products.append((base.model.lm_head.weight.T, total))
+                self._modulated(npt[index], active)
+        ends = sum(_ends(asked) for asked in sweeps)
+        self.products.append((base.model.lm_head.weight.T, ends))
 
     def _modulated(self, npt: NptLayer, tokens: int) -> None:
         for part in (npt.gate, npt.up, npt.down):
@@ -114,3 +111,20 @@ class Floor:
                 torch.mm(x, weight, out=out)
 
         return products
+
+
+def _tokens(sweeps: Sequence[Asked], index: int) -> tuple[int, int]:
+    """Count what goes through a layer, and what of it takes the NPT path."""
+    work = [
+        (asked.lengths[work.prompt], work.active)
+        for asked in sweeps
+        if index >= asked.plan.start
+        for work in asked.plan.layers[index - asked.plan.start].work
+    ]
+    return sum(n for n, _ in work), sum(n for n, active in work if active)
+
+
+def _ends(asked: Asked) -> int:
+    """Count the tokens whose logits are wanted."""
+    states = dict.fromkeys(chain(*asked.plan.finals))
+    return sum(asked.lengths[state.prompt] for state in states)

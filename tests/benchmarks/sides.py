@@ -87,10 +87,8 @@ class Warm:
 
     def quick(self, name: str, residual: str) -> dict[str, Any]:
         """Time quick diagnostics of one checkpoint, and their floor."""
-        from nptwatch.diagnostics import quick as module
-
         diagnostic = self.quick_diagnostic(residual)
-        with overheard(module) as asked:
+        with overheard() as asked:
             diagnostic.measure(self.read(name))
         floor = Floor(asked)
         bare = floor.work()
@@ -105,10 +103,8 @@ class Warm:
 
     def full(self, name: str) -> dict[str, Any]:
         """Time full diagnostics of one checkpoint, generation apart, and the sweep's floor."""
-        from nptwatch.diagnostics import full as module
-
         diagnostic = self.full_diagnostic()
-        with overheard(module) as asked:
+        with overheard() as asked:
             diagnostic.measure(self.read(name))
         floor = Floor(asked)
         bare = floor.work()

@@ -126,9 +126,9 @@ def report(what: str, work: Callable[[], Any], rounds: int) -> None:
             print(f"  {name:42}{took / rounds * 1e3:9.1f} ms{share:7.1%}{calls:7} calls")
 
 
-def report_floor(module: Any, measure: Callable[[], Any], rounds: int) -> None:
+def report_floor(measure: Callable[[], Any], rounds: int) -> None:
     """Print what the products alone take, layer by layer and the head."""
-    with overheard(module) as asked:
+    with overheard() as asked:
         measure()
     floor = Floor(asked)
     bare = floor.work()
@@ -159,23 +159,17 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     asked = parser.parse_args()
-    from nptwatch.diagnostics import full as full_module
-    from nptwatch.diagnostics import quick as quick_module
-
     with tempfile.TemporaryDirectory() as state_dir:
         side = Warm(asked.folder, Path(state_dir), asked)
         name = asked.checkpoint
         quick, full = side.quick_diagnostic("auto"), side.full_diagnostic()
-        for what, module, diagnostic in (
-            ("quick", quick_module, quick),
-            ("full", full_module, full),
-        ):
+        for what, diagnostic in (("quick", quick), ("full", full)):
 
             def measure(diagnostic: Any = diagnostic) -> None:
                 diagnostic.measure(side.read(name))
 
             report(f"warm {what}, {name}, {torch.get_num_threads()} threads", measure, asked.rounds)
-            report_floor(module, measure, asked.rounds)
+            report_floor(measure, asked.rounds)
 
 
 if __name__ == "__main__":
