@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -129,6 +130,36 @@ def test_a_damaged_file_of_continuations_is_made_again(
     third = Continuations(base=base, folder=tmp_path, seed=0)
     assert third.of(draws) == wanted
     assert third.computed == 0
+
+
+def test_kept_continuations_are_of_what_was_asked_only(base: BaseModel, tmp_path: Path) -> None:
+    """Another seed, length, draw or base in the same folder: each computed, none mistaken."""
+    asked = Continuations(base=base, folder=tmp_path, seed=0)
+    first = asked.of(DRAWS)
+    assert asked.of(DRAWS) == first
+    assert asked.of(DRAWS[::-1]) == first[::-1]
+    assert asked.computed == 2
+    others = [
+        Continuations(base=base, folder=tmp_path, seed=1),
+        Continuations(base=base, folder=tmp_path, seed=0, max_new_tokens=25),
+        Continuations(base=replace(base, revision="another"), folder=tmp_path, seed=0),
+    ]
+    seeded, longer, rebased = (other.of(DRAWS) for other in others)
+    assert [other.computed for other in others] == [1, 1, 1]
+    assert [a == b for a, b in zip(seeded, first, strict=True)] == [True, False, False] * 3
+    assert [tokens[:20] for tokens in longer] == first
+    assert rebased == first
+
+
+def test_without_a_place_to_keep_them_continuations_are_right(
+    base: BaseModel, tmp_path: Path
+) -> None:
+    """A cache folder that cannot be made costs time only, and leaves nothing half written."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    asked = Continuations(base=base, folder=blocked, seed=0)
+    assert asked.of(DRAWS) == Continuations(base=base, folder=None, seed=0).of(DRAWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_text_is_prompt_and_continuation(base: BaseModel) -> None:
