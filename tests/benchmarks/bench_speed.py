@@ -100,7 +100,7 @@ def measure(asked: argparse.Namespace, shape: one_b.Shape, folder: Path) -> Resu
     runner = Runner(asked=asked, folder=folder)
     profiles = ["quick"] if asked.quick_only else ["quick", "full"]
     for profile in profiles:
-        for number in range(asked.rounds):
+        for number in range(asked.rounds if profile == "quick" else asked.full_rounds):
             _both_sides(runner, profile, folder / f"state-{profile}-{number}")
     more = ["--quick-only"] if asked.quick_only else []
     sizes = ["--shape", shape.name, "--rounds", str(asked.warm_rounds)]
@@ -154,7 +154,8 @@ def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed beside what the guide's scripts do.")
     parser.add_argument("--shape", choices=one_b.SHAPES, help="default: 1b where it fits")
     parser.add_argument("--quick-only", action="store_true", help="not the full diagnostic")
-    parser.add_argument("--rounds", type=int, default=3, help="of whole processes")
+    parser.add_argument("--rounds", type=int, default=3, help="of whole processes, quick")
+    parser.add_argument("--full-rounds", type=int, default=3, help="of whole processes, full")
     parser.add_argument("--warm-rounds", type=int, default=7, help="within the warm process")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every side")
     parser.add_argument("--device", default="cpu", help="of every side")

@@ -7,6 +7,7 @@ the logits are left out.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from nptwatch.diagnostics.plan import Plan
     from nptwatch.npt.base import BaseModel
     from nptwatch.npt.modulation import NptLayer
+
+SLICES = (2048, 8192)
+"""Outputs of a part of a product: a library may be far from its best on a whole vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,8 @@ class Floor:
 
     @torch.inference_mode()
     def work(self) -> Callable[[], None]:
-        """Give a function that does the products."""
-        ready = []
-        for weight, tokens in self.products:
-            like: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}
-            x = torch.randn(tokens, weight.shape[0], **like)
-            ready.append((x, weight, torch.empty(tokens, weight.shape[1], **like)))
+        """Give a function that does the products, each in the way that is fastest here."""
+        ready = [piece for weight, tokens in self.products for piece in _fastest(weight, tokens)]
 
         @torch.inference_mode()
         def products() -> None:
@@ -111,6 +111,31 @@ class Floor:
                 torch.mm(x, weight, out=out)
 
         return products
+
+
+def _fastest(weight: Tensor, tokens: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Cut a product into slices of its outputs, or leave it whole: what takes least here."""
+    like: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}
+    x = torch.randn(tokens, weight.shape[0], **like)
+    out = torch.empty(tokens, weight.shape[1], **like)
+    ways = [
+        [(x, *pair) for pair in zip(weight.split(step, 1), out.split(step, 1), strict=True)]
+        for step in (weight.shape[1], *(each for each in SLICES if each < weight.shape[1]))
+    ]
+    if weight.device.type != "cpu":
+        return ways[0]
+    return min(ways, key=_seconds)
+
+
+def _seconds(pieces: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """Time a product, the best of three."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for x, weight, out in pieces:
+            torch.mm(x, weight, out=out)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def _tokens(sweeps: Sequence[Asked], index: int) -> tuple[int, int]:

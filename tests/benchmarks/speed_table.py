@@ -141,7 +141,8 @@ def print_table(results: Results, shape: one_b.Shape, asked: argparse.Namespace)
         f"{shape.name}: hidden {shape.hidden}, {shape.layers} layers, vocabulary "
         f"{shape.vocabulary:,}, NPT layers {list(shape.npt_layers)},\nR {shape.rank}, "
         f"K {shape.num_ranks}, dual; {asked.dtype}, {asked.device}, {asked.threads} threads; "
-        f"medians of {asked.rounds} processes, {asked.warm_rounds} warm\n"
+        f"medians of {asked.rounds} processes (full: {asked.full_rounds}), "
+        f"{asked.warm_rounds} warm\n"
         f"load average {os.getloadavg()[0]:.1f}\n"
     )
     print(f"{'':33}{'reference':>10}{'ours':>9}{'ref:ours':>10}{'floor':>9}{'ours:floor':>12}")
