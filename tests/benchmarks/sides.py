@@ -101,15 +101,19 @@ class Warm:
                 watch.seconds.clear()
         return watch.medians() | _about(floor)
 
-    def full(self, name: str) -> dict[str, Any]:
-        """Time full diagnostics of one checkpoint, generation apart, and the sweep's floor."""
+    def full(self, name: str, rounds: int | None = None) -> dict[str, Any]:
+        """Time full diagnostics of one checkpoint, generation apart, and the sweep's floor.
+
+        Args:
+            rounds: fewer than asked for, where a refused draft makes generation long.
+        """
         diagnostic = self.full_diagnostic()
         with overheard() as asked:
             diagnostic.measure(self.read(name))
         floor = Floor(asked)
         bare = floor.work()
         watch = self._watch()
-        for number in range(self._rounds + 1):
+        for number in range((rounds or self._rounds) + 1):
             checkpoint = watch.time("read", self.read, name)
             result = watch.time("measure", diagnostic.measure, checkpoint)
             generated = result.generation_seconds
@@ -159,9 +163,10 @@ def warm(asked: argparse.Namespace) -> dict[str, Any]:
             "quick_keep": side.quick(one_b.GOOD, "keep"),
         }
         if not asked.quick_only:
+            few = max(1, asked.rounds // 3)
             found["full"] = side.full(one_b.GOOD)
-            found["full_poor"] = side.full(one_b.POOR)
-            found["grown"] = {n: side.full(f"grown-{n}") for n in shape.grown}
+            found["full_poor"] = side.full(one_b.POOR, few)
+            found["grown"] = {n: side.full(f"grown-{n}", few) for n in shape.grown}
     return found
 
 
