@@ -91,7 +91,7 @@ def distilled(base_folder: Path, mse: float, texts: Sequence[str] = ()) -> dict[
     from nptwatch.diagnostics.probes import QUICK_PROMPTS, tokenize
     from nptwatch.npt.base import load_base
     from nptwatch.npt.layout import infer_layout
-    from nptwatch.npt.modulation import layer_forward, stack_layers
+    from nptwatch.npt.modulation import layer_forward, npt_layers
 
     base = load_base(str(base_folder), local_files_only=True)
     last = base.shape.num_layers - 1
@@ -108,7 +108,7 @@ def distilled(base_folder: Path, mse: float, texts: Sequence[str] = ()) -> dict[
     out_1ND = layer_forward(base.layers[last], h_1ND, position_embeddings=rotary, mask=mask)
     target_NV = base.head(base.norm(out_1ND[0]))
     for _ in range(1000):
-        npt = stack_layers(layout, trained, dtype=base.dtype, device=base.device)[last]
+        npt = npt_layers(layout, trained, dtype=base.dtype, device=base.device)[last]
         out_1ND = layer_forward(
             base.layers[last], h_1ND, position_embeddings=rotary, mask=mask, npt=npt
         )

@@ -28,7 +28,7 @@ from torch.nn import functional
 from nptwatch.demo.corpus import TEXT
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import Kind, LayerLayout, Layout
-from nptwatch.npt.modulation import NptLayer, layer_forward, stack_layers
+from nptwatch.npt.modulation import NptLayer, layer_forward, npt_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -145,7 +145,7 @@ class Student:
             h_BTD = self._through(h_BTD, positions, {}, range(first))
             above = range(first, self._base.shape.num_layers)
             wanted_BTD = self._base.norm(self._through(h_BTD, positions, {}, above))
-        npt = stack_layers(
+        npt = npt_layers(
             self._layout, self.parameters, dtype=torch.float32, device=self._base.device
         )
         return functional.mse_loss(

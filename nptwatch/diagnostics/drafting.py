@@ -109,14 +109,23 @@ class _Verifier:
         # nothing is drawn after the last token of a full draft, nor after an end
         texts = [(*ids, *draft[:-1]) for ids, draft in zip(prompts, drafts, strict=True)]
         distinct = list(dict.fromkeys(texts))
+        starts = [
+            min(len(ids) - 1 for ids, each in zip(prompts, texts, strict=True) if each == text)
+            for text in distinct
+        ]
         reference = self._references.of(pack(base, distinct))
-        normed = self._normed(reference)
+        # the head, as large as several layers, only where a token is drawn
+        normed = [
+            normed_TD[start:]
+            for start, normed_TD in zip(starts, self._normed(reference), strict=True)
+        ]
         found: dict[int, list[int]] = {}
         for part in reference.in_groups(range(len(distinct))):
-            for text, logits_TV in zip(distinct[part], self._logits(normed[part]), strict=True):
+            pieces = zip(distinct[part], starts[part], self._logits(normed[part]), strict=True)
+            for text, start, logits_TV in pieces:
                 for number, draw in enumerate(draws):
                     if texts[number] == text:
-                        drawn_TV = logits_TV[len(prompts[number]) - 1 :]
+                        drawn_TV = logits_TV[len(prompts[number]) - 1 - start :]
                         found[number] = _accepted(draw, drafts[number], drawn_TV, seed)
         return [found[number] for number in range(len(draws))]
 

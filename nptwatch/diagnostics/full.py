@@ -23,7 +23,7 @@ from nptwatch.diagnostics.probes import (
 from nptwatch.diagnostics.quick import QuickDiagnostic, not_finite
 from nptwatch.diagnostics.results import FullResult
 from nptwatch.diagnostics.sweep import Variant, sweep
-from nptwatch.npt.modulation import stack_layers
+from nptwatch.npt.modulation import npt_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +84,7 @@ class FullDiagnostic:
         if verdict.residual is None:
             return _broken(verdict, quick=quick)
         base, drop = self.references.base, verdict.residual == "drop"
-        npt = stack_layers(verdict.layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
+        npt = npt_layers(verdict.layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
         asked = _Questions(
             texts=self.texts or STANDARD_PROMPTS,
             layers=tuple(sorted(npt)),

@@ -29,6 +29,8 @@ PASS_COSINE = 0.95
 GOOD_SHARE = 0.7
 HALF = 0.5
 MISMATCH_MSE = 0.01
+ROUNDING = 1e-6
+"""A rise of MSE up to this is none."""
 COHERENT, FAIRLY_COHERENT = 0.8, 0.6
 SIMILAR, FAIRLY_SIMILAR = 0.7, 0.5
 
@@ -233,7 +235,7 @@ def progressive_activation(layers: Sequence[int], scores: Sequence[Score | str])
     else:
         status, score = FAIL, 0.3
     advice = []
-    if trend == "degrading" and len(mses) > 1:
+    if mses[-1] > mses[0] + ROUNDING:
         advice.append("MSE increases with more layers - check layer interactions")
     if mses[-1] > FAIR_MSE:
         advice.append("High final MSE - continue training")
@@ -307,8 +309,8 @@ def _interaction(
                 f"not ({together:.4f}): later layers see what earlier ones changed."
             )
     steps = list(progressive["progression_results"].values()) if progressive else []
-    if len(steps) > 1 and progressive and progressive["mse_trend"] == "degrading":
-        first, last = steps[0]["mse_loss"], steps[-1]["mse_loss"]
+    first, last = (steps[0]["mse_loss"], steps[-1]["mse_loss"]) if steps else (0.0, 0.0)
+    if last > first + ROUNDING:
         harm = "still good" if last < GOOD_MSE else "their errors add up, or disturb one another"
         return f"MSE rises from {first:.4f} to {last:.4f} as more layers are activated: {harm}."
     return None

@@ -11,7 +11,7 @@ from nptwatch.diagnostics.probes import QUICK_PROMPTS, tokenize
 from nptwatch.diagnostics.results import QuickResult, Score, mean_score
 from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.npt.layout import infer_layout
-from nptwatch.npt.modulation import stack_layers
+from nptwatch.npt.modulation import npt_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +66,7 @@ class QuickDiagnostic:
         self, checkpoint: Checkpoint, layout: Layout, probes: Probes, *, accuracy: bool
     ) -> Swept:
         base = self.references.base
-        npt = stack_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
+        npt = npt_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
         variants = [
             Variant(active=frozenset(npt), drop=rule == "drop") for rule in _rules_of(self.residual)
         ]

@@ -1,9 +1,8 @@
 """What one layer computes, for tokens that may each take the NPT or the standard path.
 
-Legend: B rows, T tokens, D hidden_size, F intermediate_size, R rank, K components, J = K*R,
-X a projection's input width, Y its output width. Formulas: docs/npt.md, "What one layer computes".
+Legend: B rows, T tokens, D hidden_size, F intermediate_size, R rank, K components, X a projection's
+input width, Y its output width. Formulas: docs/npt.md, "What one layer computes".
 
-The K rank-1 components of a projection are kept side by side, so that K matrix products become one.
 Everything here is differentiable: the demo trains through these same functions.
 """
 
@@ -26,20 +25,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Modulation:
-    """The trained weights of one modulated projection, components side by side.
+class Component:
+    """One rank-1 component of a modulated projection.
 
     Attributes:
-        down_DJ: attention output -> bottleneck.
-        a_JX: bottleneck -> what the projection's input is compared with.
-        b_JY: bottleneck -> what is added to the projection's output.
-        num_ranks: K.
+        down_DR: attention output -> bottleneck.
+        a_RX: bottleneck -> what the projection's input is compared with.
+        b_RY: bottleneck -> what is added to the projection's output.
     """
 
-    down_DJ: Tensor
-    a_JX: Tensor
-    b_JY: Tensor
-    num_ranks: int
+    down_DR: Tensor
+    a_RX: Tensor
+    b_RY: Tensor
+
+    def delta(self, x_BTX: Tensor, attn_BTD: Tensor) -> Tensor:
+        """Return vb * <va, x>, shape (B,T,Y)."""
+        z_BTR = attn_BTD @ self.down_DR
+        # <va, x> = <z W_a, x> = <z, x W_a^T>: never builds va (B,T,X)
+        match_BTR = z_BTR * functional.linear(x_BTX, self.a_RX)
+        return (z_BTR * match_BTR.sum(-1, keepdim=True)) @ self.b_RY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modulation:
+    """The trained weights of one modulated projection: K components, as they were read."""
+
+    components: tuple[Component, ...]
 
     def delta(self, x_BTX: Tensor, attn_BTD: Tensor) -> Tensor:
         """Return sum_k vb_k * <va_k, x>, shape (B,T,Y).
@@ -48,12 +59,10 @@ class Modulation:
             x_BTX: the projection's own input.
             attn_BTD: the layer's attention output.
         """
-        z_BTJ = attn_BTD @ self.down_DJ
-        # <va_k, x> = <z_k W_a[k], x> = <z_k, x W_a[k]^T>: never builds va_k (B,T,X)
-        match_BTJ = z_BTJ * functional.linear(x_BTX, self.a_JX)
-        inner_BTK1 = match_BTJ.unflatten(-1, (self.num_ranks, -1)).sum(-1, keepdim=True)
-        scaled_BTJ = (z_BTJ.unflatten(-1, (self.num_ranks, -1)) * inner_BTK1).flatten(-2)
-        delta_BTY: Tensor = scaled_BTJ @ self.b_JY
+        first, *others = self.components
+        delta_BTY = first.delta(x_BTX, attn_BTD)
+        for component in others:
+            delta_BTY = delta_BTY + component.delta(x_BTX, attn_BTD)
         return delta_BTY
 
 
@@ -67,15 +76,18 @@ class NptLayer:
     down: Modulation | None = None
 
 
-def stack_layers(
+def npt_layers(
     layout: Layout, tensors: Mapping[str, Tensor], *, dtype: torch.dtype, device: torch.device
 ) -> dict[int, NptLayer]:
-    """Lay a checkpoint's tensors out for computing, by layer index."""
+    """Put a checkpoint's tensors where they are computed with, by layer index.
+
+    Copies only what has another dtype or lies on another device.
+    """
     return {
         layer.index: NptLayer(
             index=layer.index,
             **{
-                projection: _stack(layer, projection, tensors, dtype, device)
+                projection: _modulation(layer, projection, tensors, dtype, device)
                 for projection in layer.projections
             },
         )
@@ -83,22 +95,21 @@ def stack_layers(
     }
 
 
-def _stack(
+def _modulation(
     layer: LayerLayout,
     projection: str,
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype,
     device: torch.device,
 ) -> Modulation:
-    side_by_side = []
-    for matrix, axis in zip(MATRICES, (1, 0, 0), strict=True):
-        parts = [
+    components = []
+    for component in range(layer.num_ranks):
+        down_DR, a_RX, b_RY = (
             tensors[layer.name(matrix, projection, component)].to(device=device, dtype=dtype)
-            for component in range(layer.num_ranks)
-        ]
-        side_by_side.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis))
-    down_DJ, a_JX, b_JY = side_by_side
-    return Modulation(down_DJ=down_DJ, a_JX=a_JX, b_JY=b_JY, num_ranks=layer.num_ranks)
+            for matrix in MATRICES
+        )
+        components.append(Component(down_DR=down_DR, a_RX=a_RX, b_RY=b_RY))
+    return Modulation(components=tuple(components))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

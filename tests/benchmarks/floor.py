@@ -87,8 +87,9 @@ class Floor:
     def _modulated(self, npt: NptLayer, tokens: int) -> None:
         for part in (npt.gate, npt.up, npt.down):
             if part is not None:
-                weights = (part.down_DJ, part.a_JX.T, part.b_JY)
-                self.products += [(weight, tokens) for weight in weights]
+                for each in part.components:
+                    weights = (each.down_DR, each.a_RX.T, each.b_RY)
+                    self.products += [(weight, tokens) for weight in weights]
 
     @property
     def weight_bytes(self) -> int:

@@ -16,7 +16,7 @@ from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.errors import BaseModelError, ConfigError
 from nptwatch.npt.base import load_base
 from nptwatch.npt.layout import Kind, infer_layout
-from nptwatch.npt.modulation import stack_layers
+from nptwatch.npt.modulation import npt_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def test_every_variant_equals_the_plain_reference(
     assert base.model.config.model_type == family
     tensors = tiny.weights(*LAYERS)
     layout = infer_layout({n: tuple(t.shape) for n, t in tensors.items()}, base.shape)
-    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    npt = npt_layers(layout, tensors, dtype=base.dtype, device=base.device)
     variants = [
         Variant(active=frozenset(layers), drop=drop)
         for layers in ({1}, {3}, {1, 3})

@@ -17,7 +17,7 @@ from nptwatch.diagnostics.generation import Continuations, Draw, generate
 from nptwatch.diagnostics.reference import References
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import infer_layout
-from nptwatch.npt.modulation import NptLayer, stack_layers
+from nptwatch.npt.modulation import Component, Modulation, NptLayer, npt_layers
 from nptwatch.npt.reader import read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -34,7 +34,7 @@ def layers_of(path: Path, base: BaseModel) -> dict[int, NptLayer]:
     """A checkpoint's layers."""
     checkpoint = read_checkpoint(path, max_bytes=2**24)
     layout = infer_layout(checkpoint.shapes, base.shape)
-    return stack_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
+    return npt_layers(layout, checkpoint.tensors, dtype=base.dtype, device=base.device)
 
 
 def golden(case: str, base: BaseModel) -> tuple[dict[int, NptLayer], dict[str, Any]]:
@@ -50,7 +50,12 @@ def without_weights(layer: NptLayer) -> NptLayer:
     return replace(
         layer,
         **{
-            name: replace(part, down_DJ=part.down_DJ * 0, a_JX=part.a_JX * 0, b_JY=part.b_JY * 0)
+            name: Modulation(
+                components=tuple(
+                    Component(down_DR=each.down_DR * 0, a_RX=each.a_RX * 0, b_RY=each.b_RY * 0)
+                    for each in part.components
+                )
+            )
             for name, part in parts.items()
             if part is not None
         },

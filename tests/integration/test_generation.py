@@ -12,7 +12,7 @@ import torch
 from nptwatch.diagnostics.generation import Continuations, Draw, decode, generate
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import infer_layout
-from nptwatch.npt.modulation import stack_layers
+from nptwatch.npt.modulation import npt_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_batch_gives_what_each_draw_gives_alone(base: BaseModel) -> None:
     """Padding changes no token, with and without a cache, for base and NPT."""
     tensors = tiny.weights(tiny.layer(1), tiny.layer(3))
     layout = infer_layout({n: tuple(t.shape) for n, t in tensors.items()}, base.shape)
-    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    npt = npt_layers(layout, tensors, dtype=base.dtype, device=base.device)
     for active, drop in (({}, False), (npt, False), (npt, True)):
         together = generate(base, active, DRAWS, drop=drop, seed=3)
         assert together == generate(base, active, DRAWS, drop=drop, seed=3, use_cache=False)

@@ -16,7 +16,7 @@ from nptwatch.diagnostics.reference import References, compute_reference
 from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import infer_layout
-from nptwatch.npt.modulation import NptLayer, stack_layers
+from nptwatch.npt.modulation import NptLayer, npt_layers
 from nptwatch.npt.reader import Checkpoint, read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -48,7 +48,7 @@ class Case:
         self.drop = self.residual == "drop"
         checkpoint = read(self.path)
         self.layout = infer_layout(checkpoint.shapes, base.shape)
-        self.npt: dict[int, NptLayer] = stack_layers(
+        self.npt: dict[int, NptLayer] = npt_layers(
             self.layout, checkpoint.tensors, dtype=base.dtype, device=base.device
         )
 

@@ -16,7 +16,7 @@ from nptwatch.diagnostics.reference import References, compute_reference
 from nptwatch.diagnostics.sweep import Variant, sweep
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import Kind, infer_layout
-from nptwatch.npt.modulation import stack_layers
+from nptwatch.npt.modulation import npt_layers
 from nptwatch.npt.reader import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_every_variant_in_one_batch_equals_it_alone(base: BaseModel, dtype: torc
     tensors = {n: t.to(dtype) for n, t in tiny.weights(*LAYERS).items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     layout = infer_layout(shapes, base.shape)
-    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    npt = npt_layers(layout, tensors, dtype=base.dtype, device=base.device)
     variants = [
         Variant(active=frozenset(subset), drop=drop)
         for subset in ({1}, {2}, {3}, {1, 2}, {1, 3}, {1, 2, 3})
@@ -71,7 +71,7 @@ def test_a_zero_npt_with_its_own_mlp_input_equals_the_base_formula(base: BaseMod
     """Zero weights leave MLP(LN(h)): no modulation, and finite numbers."""
     tensors = {n: torch.zeros_like(t) for n, t in tiny.weights(*LAYERS).items()}
     layout = infer_layout({n: tuple(t.shape) for n, t in tensors.items()}, base.shape)
-    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    npt = npt_layers(layout, tensors, dtype=base.dtype, device=base.device)
     probes = tokenize(base, PROMPTS)
     variant = Variant(active=frozenset(npt), drop=False)
     (outcome,) = sweep(base, npt, probes, compute_reference(base, probes), [variant]).outcomes
@@ -117,7 +117,7 @@ def test_an_overflow_reaches_no_other_variant(base: BaseModel) -> None:
     for name in [name for name in tensors if name.startswith("layer_1_")]:
         tensors[name] *= 1e12
     layout = infer_layout({n: tuple(t.shape) for n, t in tensors.items()}, base.shape)
-    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    npt = npt_layers(layout, tensors, dtype=base.dtype, device=base.device)
     probes = tokenize(base, PROMPTS)
     reference = compute_reference(base, probes)
     variants = [Variant(active=frozenset(active)) for active in ({1}, {3}, {2, 3}, ())]
@@ -137,7 +137,7 @@ def test_a_layer_s_own_error_is_its_output_on_the_base_s_input(
     """MSE to the base layer's output, both fed the stream that the library's own pass gives it."""
     tensors = tiny.weights(*LAYERS)
     layout = infer_layout({n: tuple(t.shape) for n, t in tensors.items()}, base.shape)
-    npt = stack_layers(layout, tensors, dtype=base.dtype, device=base.device)
+    npt = npt_layers(layout, tensors, dtype=base.dtype, device=base.device)
     probes = tokenize(base, PROMPTS)
     variant = Variant(active=frozenset(npt), drop=drop)
     swept = sweep(
