@@ -361,7 +361,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > MAX_TEXTS_BYTES:
             raise ConfigError(f"{path}: more than a MiB is no list of short texts")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"probe texts {path} cannot be read: {exc}") from exc
     texts = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
@@ -375,11 +375,13 @@ def read_texts(path: Path) -> tuple[str, ...]:
 def _json_text(path: Path, number: int, line: str) -> str:
     try:
         entry = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ConfigError(f"{path}, line {number}: no JSON ({exc})") from exc
     text = entry.get("text") if isinstance(entry, dict) else entry
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f'{path}, line {number}: expected a text, or an object with a "text"')
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{path}, line {number}: half a character (a lone surrogate)")
     return text
 
 

@@ -16,6 +16,7 @@ from nptwatch.diagnostics.report_fields import at, number_at, word_at
 from nptwatch.errors import CheckpointError, ConfigError
 from nptwatch.npt.files import fingerprint
 from nptwatch.settings import FULL
+from nptwatch.watch.discovery import run_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -97,6 +98,10 @@ class Lookup:
                 return self._run(self.history, str(folder.resolve()))
         except ConfigError:
             pass  # a folder that nobody watches
+        runs = {run_of(str(file.absolute())) for file in files}
+        if len(runs) > 1:
+            names = ", ".join(sorted(runs)[:5])
+            raise ConfigError(f"{named} holds {len(runs)} runs: name them ({names})")
         reports = self.measure(files)
         return Curve(
             name=str(folder), source=NOW, points=points_of(reports), sample=_sample(reports)
@@ -194,7 +199,7 @@ def _reported(file: Path) -> Subject:
     """Read what --output wrote: a checkpoint's report, or a list of a folder's, which is a run."""
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ConfigError(f"{file} is no report: {exc}") from exc
     reports = content if isinstance(content, list) else [content]
     if not reports or not all(isinstance(at(report, "accuracy"), dict) for report in reports):

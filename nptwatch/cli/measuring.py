@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,8 +65,19 @@ DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, c
 ReportJsonOption = Annotated[
     bool, typer.Option("--json", help="Print the JSON report instead of text.")
 ]
+
+
+class LeastGrade(StrEnum):
+    """What may be asked of a checkpoint: INVALID and UNLOADABLE are no grades to be above."""
+
+    EXCELLENT = "EXCELLENT"
+    GOOD = "GOOD"
+    FAIR = "FAIR"
+    POOR = "POOR"
+
+
 FailUnderOption = Annotated[
-    Grade | None,
+    LeastGrade | None,
     typer.Option("--fail-under", help="Exit with 1 if a grade is lower.", case_sensitive=False),
 ]
 
@@ -178,11 +190,11 @@ def measured(session: Session, files: Sequence[Path]) -> Iterator[Report]:
             progress.end(file)  # told once the caller has it: what was told as measured is not lost
 
 
-def exit_code(reports: Sequence[Report], fail_under: Grade | None) -> int:
+def exit_code(reports: Sequence[Report], fail_under: LeastGrade | None) -> int:
     """Give the command's exit code: the checkpoints' fault before a grade that is too low."""
     grades = [report["grade"] for report in reports]
     if any(grade in {Grade.INVALID, Grade.UNLOADABLE} for grade in grades):
         return CheckpointError.exit_code
-    if fail_under and not all(at_least(grade, fail_under) for grade in grades):
+    if fail_under and not all(at_least(grade, Grade(fail_under)) for grade in grades):
         return 1
     return 0

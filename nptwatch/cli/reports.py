@@ -73,7 +73,8 @@ class Reports:
             return
         into = self.output if self.output.exists() else self.output.parent
         if self.output.is_dir() or not os.access(into, os.W_OK):
-            raise ConfigError(f"cannot write {self.output}: no file that could be written")
+            why = "no such folder" if not into.exists() else "no file that could be written"
+            raise ConfigError(f"cannot write {self.output}: {why}")
 
     def _write(self, content: Report | list[Report]) -> None:
         if self.output is None:

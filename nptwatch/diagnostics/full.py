@@ -97,14 +97,18 @@ class FullDiagnostic:
         swept = sweep(base, npt, probes, self.references.of(probes), asked.variants)
         seconds = time.perf_counter() - started
         verdict = replace(verdict, sweep_seconds=verdict.sweep_seconds + seconds)
-        if (first := swept.outcomes[0].non_finite) is not None:
-            return _broken(not_finite(verdict, first), quick=quick)
+        for outcome in asked.together(swept.outcomes):
+            if outcome.non_finite is not None:
+                return _broken(not_finite(verdict, outcome.non_finite), quick=quick)
         tests = asked.tests(swept.outcomes, verdict)
         generation_seconds = 0.0
         if not quick:
             progress("generating continuations")
             started = time.perf_counter()
-            tests.insert(-1, self._generation(npt, drop=drop))
+            generation = self._generation(npt, drop=drop)
+            if "error" in generation.details:
+                verdict = not_finite(verdict, generation.details["error"])
+            tests.insert(-1, generation)
             generation_seconds = time.perf_counter() - started
         return FullResult(
             quick=verdict,
@@ -178,6 +182,10 @@ class _Questions:
         ]
         return [together, standard, *alone, *first]
 
+    def together(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+        """Those of all layers: NaN in any of them is the checkpoint's."""
+        return (outcomes[0],) if self.quick else (outcomes[0], outcomes[-1])
+
     def tests(self, outcomes: Sequence[Outcome], verdict: QuickResult) -> list[TestResult]:
         """Run all tests but the generation."""
         together, standard, *singles = outcomes
@@ -209,7 +217,7 @@ def _broken(verdict: QuickResult, *, quick: bool) -> FullResult:
     names = [full_tests.STANDARD]
     if not quick:
         names += [full_tests.PER_LAYER, full_tests.GENERATION, full_tests.PROGRESSIVE]
-    basic = full_tests.basic_functionality(same_shape=True, non_finite=verdict.why)
+    basic = full_tests.basic_functionality(same_shape=None, non_finite=verdict.why)
     return FullResult(
         quick=verdict,
         tests=(basic, *(full_tests.cannot_run(name, verdict.why) for name in names)),

@@ -63,9 +63,13 @@ def cannot_run(name: str, error: str, *recommendations: str) -> TestResult:
     )
 
 
-def basic_functionality(*, same_shape: bool, non_finite: str | None) -> TestResult:
-    """Shape and finiteness of the logits."""
-    good = same_shape and non_finite is None
+def basic_functionality(*, same_shape: bool | None, non_finite: str | None) -> TestResult:
+    """Shape and finiteness of the logits.
+
+    Args:
+        same_shape: None where there are no logits.
+    """
+    good = bool(same_shape) and non_finite is None
     advice = () if good else ("Model produces NaN, infinity or a wrong shape - check training",)
     return TestResult(
         name=BASIC,
@@ -129,7 +133,7 @@ def per_layer(scores: Mapping[int, Score | str], local: Mapping[int, LocalError]
         return cannot_run(PER_LAYER, str(next(iter(scores.values()))), "Check each layer's weights")
     mean = mean_score(list(valid.values()))
     good = sum(score.mse < GOOD_MSE for score in valid.values())
-    if mean.mse < GOOD_MSE and good > len(valid) * GOOD_SHARE:
+    if len(valid) == len(scores) and mean.mse < GOOD_MSE and good > len(valid) * GOOD_SHARE:
         status, score = PASS, 1.0
     elif mean.mse < FAIR_MSE:
         status, score = WARNING, 0.6

@@ -11,7 +11,7 @@ from nptwatch.settings import FULL
 if TYPE_CHECKING:
     from nptwatch.settings import Settings
 
-DIAGNOSTICS_VERSION = 2
+DIAGNOSTICS_VERSION = 3
 """Raise when a measure, probe or formula changes: everything is then measured again."""
 
 

@@ -7,6 +7,9 @@ that nobody takes the difference for a stale checkpoint.
 from __future__ import annotations
 
 import json
+import math
+import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
-MAX_LEVELS_UP = 3
+MAX_LEVELS_UP = 2
 MEANINGS = {
     "val_fidelity_loss": "MSE of the final hidden states on the trainer's validation text",
     "fidelity_loss": "MSE of the final hidden states on the trainer's own text",
@@ -46,13 +49,26 @@ def trainer_loss(weights: Path, step: int | None) -> TrainerLoss | None:
     if step is None:
         return None
     for folder in list(weights.parents)[: MAX_LEVELS_UP + 1]:
-        path = folder / "training_log.jsonl"
-        try:
-            if path.stat().st_size <= MAX_LOG_BYTES:
-                return _pick(step, path.read_text(errors="replace").splitlines())
-        except OSError:
-            continue
+        text = _read(folder / "training_log.jsonl")
+        if text is not None:
+            return _pick(step, text.splitlines())
     return None
+
+
+def _read(path: Path) -> str | None:
+    """Read a regular file of sensible size; anything else, a pipe above all, is none."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_LOG_BYTES:
+                return None
+            return file.read(MAX_LOG_BYTES).decode(errors="replace")
+    except OSError:
+        return None
 
 
 def _pick(step: int, lines: list[str]) -> TrainerLoss | None:
@@ -61,14 +77,26 @@ def _pick(step: int, lines: list[str]) -> TrainerLoss | None:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and entry.get("step") == step:
-            seen |= {k: v for k, v in entry.items() if isinstance(v, int | float)}
+            numbers = {name: _number(entry.get(name)) for name in MEANINGS}
+            seen |= {name: number for name, number in numbers.items() if number is not None}
     for name, measures in MEANINGS.items():
         if name in seen:
-            return TrainerLoss(step=step, name=name, value=float(seen[name]), measures=measures)
+            return TrainerLoss(step=step, name=name, value=seen[name], measures=measures)
     return None
+
+
+def _number(value: object) -> float | None:
+    """Give a finite number; JSON in a log may hold NaN, true, or an integer of 400 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def loss_finding(loss: TrainerLoss, mse: float) -> Finding | None:

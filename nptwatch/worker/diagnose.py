@@ -14,6 +14,7 @@ from nptwatch.errors import (
     CheckpointChangedError,
     CheckpointDeletedError,
     CheckpointError,
+    ConfigError,
     DatabaseError,
     DeviceError,
     IncompleteCheckpointError,
@@ -207,7 +208,10 @@ class Diagnosis:
             raise  # of this file, not of its content
         except CheckpointChangedError as error:
             return self._changed(error)
-        except BaseModelError as error:  # seen only now, and still not the checkpoint's fault
+        except (
+            BaseModelError,
+            ConfigError,
+        ) as error:  # late, still not its fault
             return self._no_base(claim, error)
         except (OutOfMemoryError, MemoryError) as error:
             return self._out_of_memory(error)
@@ -226,7 +230,7 @@ class Diagnosis:
     def _base_revision(self, claim: Claim) -> str | Outcome:
         try:
             revision = self._diagnoser.base_revision(claim)
-        except BaseModelError as error:
+        except (BaseModelError, ConfigError) as error:
             return self._no_base(claim, error)
         except (OutOfMemoryError, MemoryError) as error:
             return self._out_of_memory(error)
@@ -235,7 +239,7 @@ class Diagnosis:
             return HandBack(event="device_failed", reason=str(error))
         return revision
 
-    def _no_base(self, claim: Claim, error: BaseModelError) -> HandBack:
+    def _no_base(self, claim: Claim, error: NptwatchError) -> HandBack:
         delay_seconds = self._backoff(claim).delay()
         return HandBack(
             event="base_model_unavailable", reason=str(error), delay_seconds=delay_seconds

@@ -15,7 +15,12 @@ from nptwatch.diagnostics.full_report import full_report, overall_status
 from nptwatch.diagnostics.generation import Continuations
 from nptwatch.diagnostics.grading import Grade
 from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
-from nptwatch.diagnostics.probes import tokenize
+from nptwatch.diagnostics.probes import (
+    BASIC_PROMPT,
+    PER_LAYER_PROMPT,
+    PROGRESSIVE_PROMPT,
+    tokenize,
+)
 from nptwatch.diagnostics.quick import QuickDiagnostic
 from nptwatch.diagnostics.reference import References
 from nptwatch.diagnostics.report import number, quick_report
@@ -189,7 +194,8 @@ def load_references(settings: Settings, name: str) -> References:
     """Load a base and what is known of it from the state folder's cache.
 
     Raises:
-        BaseModelError: it cannot be loaded, or the probe texts are too long for it.
+        BaseModelError: it cannot be loaded.
+        ConfigError: the probe texts are too long for it.
         DeviceError: there is no such device; OutOfMemoryError: it does not fit.
     """
     started = time.perf_counter()
@@ -220,13 +226,13 @@ def load_references(settings: Settings, name: str) -> References:
 
 
 def _require_texts(base: BaseModel, texts: tuple[str, ...]) -> None:
-    """Refuse texts before any checkpoint is blamed for them."""
-    if not texts:
-        return
-    try:
-        tokenize(base, texts)
-    except ConfigError as exc:
-        raise BaseModelError(f"base model {base.name!r}: {exc}") from exc
+    """Refuse texts that any profile could not measure, before a checkpoint is blamed for them.
+
+    Raises:
+        ConfigError: they are too long for this base, or together.
+    """
+    if texts:
+        tokenize(base, (BASIC_PROMPT, *texts, PER_LAYER_PROMPT, PROGRESSIVE_PROMPT))
 
 
 def _cache(settings: Settings) -> Path:

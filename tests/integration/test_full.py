@@ -15,17 +15,21 @@ from nptwatch.diagnostics.generation import Continuations
 from nptwatch.diagnostics.probes import (
     BASIC_PROMPT,
     GENERATION_PROMPTS,
+    MAX_TOKENS,
     PER_LAYER_PROMPT,
     PROGRESSIVE_PROMPT,
     QUICK_PROMPTS,
     STANDARD_PROMPTS,
+    tokenize,
 )
 from nptwatch.diagnostics.quick import QuickDiagnostic
 from nptwatch.diagnostics.reference import References
-from nptwatch.errors import LayoutError
+from nptwatch.errors import ConfigError, LayoutError
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.reader import Checkpoint, read_checkpoint
+from nptwatch.settings import Settings
 from nptwatch.store.engine import utc_now
+from nptwatch.worker.gpu import load_references
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CASES = sorted(path.name for path in (GOLDEN / "cases").iterdir())
@@ -224,3 +228,17 @@ def test_the_base_is_run_once_for_all_checkpoints(base: BaseModel, tmp_path: Pat
     )
     again.measure(golden(CASES[0])[0])
     assert (again.references.computed, again.continuations.computed) == (0, 0)
+
+
+def test_texts_are_refused_for_every_profile_or_none(tmp_path: Path) -> None:
+    """What the quick diagnostic could just measure, and the full one with its prompts not."""
+    text = "The quick brown fox jumps over the lazy dog and"
+    base = load_base(str(GOLDEN / "base"), local_files_only=True)
+    tokens = len(base.tokenizer(text)["input_ids"])
+    texts = (text,) * (MAX_TOKENS // tokens)
+    tokenize(base, texts)
+    settings = Settings.model_validate(
+        {"state_dir": tmp_path, "diagnostic": {"probe_texts": texts}, "worker": {"threads": 1}}
+    )
+    with pytest.raises(ConfigError, match="fewer or shorter"):
+        load_references(settings, str(GOLDEN / "base"))

@@ -10,6 +10,7 @@ import tiny
 import torch
 
 from nptwatch.diagnostics.generation import Continuations, Draw, decode, generate
+from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import npt_layers
@@ -17,6 +18,7 @@ from nptwatch.npt.modulation import npt_layers
 if TYPE_CHECKING:
     from pathlib import Path
 
+PINNED = [14916, 82992, 46582, 79559]
 PROMPTS = ("A", "The quick brown fox jumps", "2 + 2")
 DRAWS = [
     Draw(prompt=prompt, temperature=temperature)
@@ -166,3 +168,10 @@ def test_text_is_prompt_and_continuation(base: BaseModel) -> None:
     """Special tokens are left out."""
     ids = base.tokenizer("!", add_special_tokens=False)["input_ids"]
     assert decode(base, "2 + 2", [*ids, 1]) == "2 + 2!"
+
+
+def test_the_noise_is_pinned() -> None:
+    """Tokens drawn from flat logits: who changes them raises DIAGNOSTICS_VERSION with them."""
+    draw = Draw(prompt="p", temperature=1.0)
+    drawn = [draw.choose(torch.zeros(100_000), seed=0, position=place) for place in range(4)]
+    assert (DIAGNOSTICS_VERSION, drawn) == (3, PINNED)

@@ -30,6 +30,8 @@ def texts_of(folder: Path, name: str, content: str | bytes) -> tuple[str, ...]:
         ("p.txt", '{"text": "as it is"}\n', ('{"text": "as it is"}',)),
         ("p.jsonl", '{"text": "One."}\n"Two"\n\n', ("One.", "Two")),
         ("p.jsonl", '{"text": "a\\nb", "source": 1}', ("a\nb",)),
+        ("p.txt", "\ufeffOne.\n", ("One.",)),
+        ("p.jsonl", '{"text": "a\u2028b"}', ("a\u2028b",)),
     ],
 )
 def test_texts_are_read_when_the_settings_are(
@@ -46,6 +48,8 @@ def test_texts_are_read_when_the_settings_are(
         ("p.txt", b"\xff\xfe", "cannot be read"),
         ("p.jsonl", '{"text": "a"}\n{"txt": "b"}', "line 2: expected a text"),
         ("p.jsonl", "plain", "line 1: no JSON"),
+        ("p.jsonl", "[" * 200_000, "line 1: no JSON"),
+        ("p.jsonl", '{"text": "\\ud800"}', "line 1: half a character"),
         ("p.txt", "x" * (2**20 + 1), "more than a MiB"),
     ],
 )

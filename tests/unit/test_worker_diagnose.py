@@ -17,6 +17,7 @@ from nptwatch.errors import (
     BaseModelError,
     CheckpointChangedError,
     CheckpointDeletedError,
+    ConfigError,
     DeviceError,
     IncompleteCheckpointError,
     LayoutError,
@@ -442,6 +443,22 @@ def test_a_missing_base_model_is_not_the_checkpoints_fault(bench: Bench) -> None
     assert isinstance(outcome, HandBack)
     assert (outcome.event, outcome.reason) == ("base_model_unavailable", "gated")
     assert outcome.delay_seconds == pytest.approx(60.0, abs=0.5)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["loading", "measuring"])
+def test_texts_that_cannot_be_measured_blame_no_checkpoint(bench: Bench, *, late: bool) -> None:
+    """A setting is wrong: the job waits for a better one."""
+
+    def base() -> str:
+        raise ConfigError("too many tokens")
+
+    if late:
+        bench.diagnoser.fails(ConfigError("too many tokens"))
+    else:
+        bench.diagnoser.base = base
+    outcome = bench.diagnosis.of(bench.claim)
+    assert isinstance(outcome, HandBack)
+    assert outcome.reason == "too many tokens"
 
 
 def test_a_base_that_fails_while_measuring_blames_no_checkpoint(bench: Bench) -> None:
