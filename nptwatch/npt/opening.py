@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
 import torch
 
 from nptwatch.errors import BaseModelError
 from nptwatch.npt.base import load_resident
+from nptwatch.npt.filling import load_filled
 from nptwatch.npt.finding import find_base
 from nptwatch.npt.memory import free_bytes
 from nptwatch.npt.streaming import open_streamed
@@ -17,6 +19,8 @@ from nptwatch.npt.weight_files import WeightFiles
 if TYPE_CHECKING:
     from nptwatch.npt.base import BaseModel
     from nptwatch.npt.finding import Found
+
+log = structlog.get_logger()
 
 AUTO, RESIDENT, STREAMED = "auto", "resident", "streamed"
 
@@ -52,15 +56,27 @@ def open_base(
         MemoryError, RuntimeError: memory ran out (npt.memory.device_errors).
     """
     found = find_base(name, local_files_only=local_files_only)
-    files = None if layers == RESIDENT else _files(found, needed=layers == STREAMED)
+    files = _files(found, needed=layers == STREAMED)
     why = "as base.layers says"
     if layers == AUTO:
         layers, why = _choose(files, dtype, device)
     if files is not None and layers == STREAMED:
         base: BaseModel = open_streamed(found, files, dtype, device)
     else:
-        base = load_resident(found, dtype, device)
+        base = _resident(found, files, dtype, device)
     return Opened(base=base, layers=layers, why=why)
+
+
+def _resident(
+    found: Found, files: WeightFiles | None, dtype: str, device: torch.device
+) -> BaseModel:
+    """Load all layers: straight from safetensors, whatever else there is by transformers."""
+    if files is not None:
+        try:
+            return load_filled(found, files, dtype, device)
+        except BaseModelError as exc:  # transformers knows more forms of a file, and says more
+            log.debug("base_not_read_directly", base_model=found.name, why=str(exc))
+    return load_resident(found, dtype, device)
 
 
 def _files(found: Found, *, needed: bool) -> WeightFiles | None:

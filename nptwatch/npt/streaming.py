@@ -134,10 +134,10 @@ def open_streamed(
         BaseModelError: weights are missing, or it is not built as Llama is.
     """
     computed_in = getattr(torch, dtype)
-    model = found.attempt(lambda: _skeleton(found, computed_in))
+    model = found.attempt(lambda: skeleton_of(found, computed_in))
     require_known_parts(found.name, model)
-    _require_plain_ends(found.name, model)
-    stored = _stored(found.name, model, files)
+    require_plain_ends(found.name, model)
+    stored = stored_of(found.name, model, files)
     require_same_code(found.name, found.config)
     inner = model.model
     with device:
@@ -157,7 +157,7 @@ def open_streamed(
     )
 
 
-def _skeleton(found: Found, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transformers model
+def skeleton_of(found: Found, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transformers model
     """Build the model without weights."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -170,7 +170,7 @@ def _skeleton(found: Found, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transf
     return model.requires_grad_(requires_grad=False).eval()
 
 
-def _require_plain_ends(name: str, model: Any) -> None:  # noqa: ANN401 - transformers model
+def require_plain_ends(name: str, model: Any) -> None:  # noqa: ANN401 - transformers model
     """Hold that embedding and head are tables and nothing else: their code is not run."""
     for end, plain in (
         (model.model.embed_tokens, torch.nn.Embedding),
@@ -184,7 +184,7 @@ def _require_plain_ends(name: str, model: Any) -> None:  # noqa: ANN401 - transf
             raise BaseModelError(msg)
 
 
-def _stored(name: str, model: Any, files: WeightFiles) -> dict[str, Stored]:  # noqa: ANN401
+def stored_of(name: str, model: Any, files: WeightFiles) -> dict[str, Stored]:  # noqa: ANN401
     """Find each of the skeleton's weights.
 
     Raises:
