@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from nptwatch.store.history import History
     from nptwatch.store.queue import Queue
 
-pytestmark = pytest.mark.both_engines
-
-
 OTHER_FULL = replace(FULL, settings_hash="f2")
 OTHER_QUICK = replace(QUICK, settings_hash="s2")
 
