@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 from hypothesis import settings
+from postgres import Postgres, postgres_server
 from structlog.testing import capture_logs
 
 from nptwatch.store.catalog import Catalog
@@ -86,9 +87,35 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Give a Postgres server; started when the first test needs it."""
+    with postgres_server() as server:
+        yield server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `both_engines` on SQLite and on Postgres."""
+    if metafunc.definition.get_closest_marker("both_engines") and "engine" in metafunc.fixturenames:
+        metafunc.parametrize("engine", ["sqlite", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def database(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
-    """Give a fresh migrated database in the test's folder."""
+def engine(request: pytest.FixtureRequest) -> str:
+    """Name the engine of the test's database."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def database(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path
+) -> Iterator[Database]:
+    """Give a fresh migrated database: a file in the test's folder, or on a Postgres server."""
+    if engine == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        with server.migrated() as opened:
+            yield opened
+        return
     file = tmp_path / "nptwatch.db"
     shutil.copy(migrated_file, file)
     opened = Database(f"sqlite:///{file}")

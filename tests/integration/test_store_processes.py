@@ -1,4 +1,4 @@
-"""The queue with real processes on one SQLite file, killed with SIGKILL where it hurts."""
+"""The queue with real processes on one database, killed with SIGKILL where it hurts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from sqlalchemy import func, select
 from stocking import QUICK, whole
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from conftest import FakeClock
 
     from nptwatch.store.engine import Database
+
+pytestmark = pytest.mark.both_engines
+
 
 WORKER = Path(__file__).with_name("store_worker.py")
 
@@ -93,7 +97,7 @@ def test_processes_share_the_queue(database: Database) -> None:
 
 def test_killed_between_the_steps(database: Database) -> None:
     """Killed after the claim, inside the finish, after it: nothing is lost or done twice."""
-    jobs = 18
+    jobs = 9
     fill(database, jobs, runs=3)
     steps = ("claimed", "in-finish", "finished")
     deaths = [f"{steps[job % 3]}:{job}" for job in range(1, jobs + 1)]
@@ -116,7 +120,7 @@ def test_killed_between_the_steps(database: Database) -> None:
 
 
 def test_killed_at_any_moment(database: Database) -> None:
-    """Three workers on one file, one of them killed over and over at random moments."""
+    """Three workers, one of them killed over and over at random moments."""
     jobs = 300
     fill(database, jobs, runs=4)
     chance = random.Random(7)  # noqa: S311 - when to kill is no secret

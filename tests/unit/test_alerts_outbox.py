@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from nptwatch.service.build import Stores
 
+pytestmark = pytest.mark.both_engines
+
+
 ALERTS = AlertSettings(max_attempts=3, retry_delay_seconds=10.0, command_timeout_seconds=5.0)
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nptwatch.store.queue import Queue
 
 
+pytestmark = pytest.mark.both_engines
+
+
 def test_what_follows_a_quick_result_is_queued_with_it(
     catalog: Catalog, queue: Queue, history: History
 ) -> None:

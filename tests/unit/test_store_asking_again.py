@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from nptwatch.store.history import History
     from nptwatch.store.queue import Queue
 
+pytestmark = pytest.mark.both_engines
+
+
 OTHER_FULL = replace(FULL, settings_hash="f2")
 OTHER_QUICK = replace(QUICK, settings_hash="s2")
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nptwatch.store.queue import Queue
 
 
+pytestmark = pytest.mark.both_engines
+
+
 OTHER = Request(profile="quick", settings_hash="s2")
 
 

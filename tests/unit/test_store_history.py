@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nptwatch.store.queue import Queue
 
 
+pytestmark = pytest.mark.both_engines
+
+
 def measure_all(queue: Queue, grade: str = "GOOD", mse: float = 0.07) -> None:
     """Finish whatever is queued."""
     while (claimed := queue.claim("w1", lease_seconds=60)) is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import FakeClock
@@ -19,6 +21,11 @@ from nptwatch.store.engine import Database
 from nptwatch.store.leases import retry_after
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import Claim, FileState, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
 MAX_ATTEMPTS = 2
 DELAY = 10.0
@@ -75,13 +82,12 @@ class Model:
 class LifeOfJobs(RuleBasedStateMachine):
     """Whatever happens, jobs are as the model says."""
 
-    template: Path
+    fresh: Callable[[], AbstractContextManager[Database]]
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.template, self.folder / "nptwatch.db")
-        self.database = Database(f"sqlite:///{self.folder}/nptwatch.db")
+        self.open = ExitStack()
+        self.database = self.open.enter_context(self.fresh())
         self.clock = FakeClock()
         self.catalog = Catalog(self.database, clock=self.clock)
         self.queue = Queue(self.database, clock=self.clock)
@@ -90,8 +96,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Leave nothing behind."""
-        self.database.close()
-        shutil.rmtree(self.folder)
+        self.open.close()
 
     @rule(folder=st.sampled_from(FOLDERS), content=st.sampled_from(CONTENTS))
     def admit(self, folder: str, content: str) -> None:
@@ -207,6 +212,14 @@ class LifeOfJobs(RuleBasedStateMachine):
                 self.model.fail(job)
 
     @rule()
+    def cancel(self) -> None:
+        """A person cancels what waits."""
+        queued = [job for job in self.model.jobs.values() if job.state is JobState.QUEUED]
+        assert self.queue.cancel() == len(queued)
+        for job in queued:
+            job.state = JobState.CANCELLED
+
+    @rule()
     def retry(self) -> None:
         """A person brings quarantined jobs back."""
         failed = [job for job in self.model.jobs.values() if job.state is JobState.FAILED]
@@ -231,14 +244,29 @@ class LifeOfJobs(RuleBasedStateMachine):
         assert self.queue.depth() == {state: states.count(state) for state in JobState}
 
 
+@contextmanager
+def copy_of(file: Path) -> Iterator[Database]:
+    """Give a copy of a migrated SQLite database."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(file, f"{folder}/nptwatch.db")
+        database = Database(f"sqlite:///{folder}/nptwatch.db")
+        yield database
+        database.close()
+
+
+@pytest.mark.both_engines
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
-def test_jobs_live_as_the_model_says(migrated_file: Path) -> None:
+def test_jobs_live_as_the_model_says(engine: str, request: pytest.FixtureRequest) -> None:
     """No order of events makes the database and the model disagree."""
-    machine = type("Machine", (LifeOfJobs,), {"template": migrated_file})
+    if engine == "postgres":
+        fresh = request.getfixturevalue("postgres").migrated
+    else:
+        fresh = partial(copy_of, request.getfixturevalue("migrated_file"))
+    machine = type("Machine", (LifeOfJobs,), {"fresh": staticmethod(fresh)})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=20 if engine == "postgres" else 40,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

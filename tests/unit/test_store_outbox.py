@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from nptwatch.store.engine import Database
 
 
+pytestmark = pytest.mark.both_engines
+
+
 @pytest.fixture
 def outbox(database: Database, clock: FakeClock) -> Outbox:
     """Give an outbox with one message in it."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from nptwatch.store.queue import Queue
 
 
+pytestmark = pytest.mark.both_engines
+
+
 def claim(queue: Queue, worker: str = "w1", lease_seconds: float = 60) -> Claim:
     """Claim a job that must be there."""
     claimed = queue.claim(worker, lease_seconds=lease_seconds)

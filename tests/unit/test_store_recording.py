@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from nptwatch.store.engine import Database
 
 
+pytestmark = pytest.mark.both_engines
+
+
 class Bench:
     """Admits a file and finishes its job at once."""
 
