@@ -37,7 +37,11 @@ class DatabaseSettings(Section):
     url: SecretStr | None = None
     """SQLAlchemy URL; unset: SQLite in the state folder."""
     busy_timeout_seconds: PositiveSeconds = 15.0
-    """How long a locked SQLite file is waited for."""
+    """How long a lock that another process holds is waited for."""
+    statement_timeout_seconds: PositiveSeconds = 60.0
+    """How long Postgres may take over one statement."""
+    connect_timeout_seconds: PositiveSeconds = 10.0
+    """How long Postgres may take to answer."""
 
 
 class WatchSettings(Section):

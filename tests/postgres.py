@@ -91,7 +91,9 @@ class Postgres:
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url).set(drivername="postgresql+psycopg")
-        self._admin = create_engine(self._url, isolation_level="AUTOCOMMIT", pool_size=1)
+        self._admin = create_engine(
+            self._url, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True
+        )
         self._made: list[str] = []
         self._shared: Database | None = None
 

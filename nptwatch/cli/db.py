@@ -89,6 +89,4 @@ def _database(settings: Settings) -> Database:
     # not service.build.open_stores: it refuses the very schemas that are looked at here
     from nptwatch.store.engine import Database
 
-    return Database(
-        settings.database_url, busy_timeout_seconds=settings.database.busy_timeout_seconds
-    )
+    return Database.of(settings, application="nptwatch db")

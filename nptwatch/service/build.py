@@ -42,12 +42,15 @@ class Stores:
         self.database.close()
 
 
-def open_stores(settings: Settings, *, migrate: bool = False) -> Stores:
+def open_stores(
+    settings: Settings, *, migrate: bool = False, application: str = "nptwatch"
+) -> Stores:
     """Connect to the database.
 
     Args:
         migrate: create or upgrade a SQLite database first. A server's schema is its
             administrator's: `nptwatch db upgrade`.
+        application: as which it is seen at a server.
 
     Raises:
         ConfigError: the state folder cannot be used.
@@ -56,9 +59,7 @@ def open_stores(settings: Settings, *, migrate: bool = False) -> Stores:
     """
     if migrate:
         require_writable(settings.state_dir)
-    database = Database(
-        settings.database_url, busy_timeout_seconds=settings.database.busy_timeout_seconds
-    )
+    database = Database.of(settings, application=application)
     try:
         _require_schema(database, may_upgrade=migrate and is_sqlite(settings))
     except BaseException:

@@ -55,7 +55,7 @@ class Crew:
 
     def __init__(self, settings: Settings, *, worker_arguments: Sequence[str]) -> None:
         self._settings = settings
-        self._stores = open_stores(settings, migrate=True)
+        self._stores = open_stores(settings, migrate=True, application="nptwatch run")
         self._supervisor = Supervisor(settings, self._stores, arguments=worker_arguments)
         self._watcher = build_watcher(settings, self._stores, self._supervisor.nudge)
         self._stop_watching = threading.Event()

@@ -25,6 +25,7 @@ from nptwatch.service.build import open_stores, request_of
 from nptwatch.service.handover import parse_settings, read_line
 from nptwatch.settings import FULL
 from nptwatch.store.engine import utc_now
+from nptwatch.store.listening import JobListener
 from nptwatch.worker.loop import WorkerLoop
 from nptwatch.worker.policy import FullPolicy
 from nptwatch.worker.wake import Wake
@@ -85,7 +86,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _work(arguments: argparse.Namespace, settings: Settings, say_ready: Callable[[], None]) -> int:
     wake = Wake(LIFELINE_FD)
     _stop_on_signals(wake)
-    stores = open_stores(settings)
+    stores = open_stores(settings, application=f"nptwatch worker {arguments.worker_id}")
     loop = WorkerLoop(
         queue=stores.queue,
         workers=stores.workers,
@@ -99,7 +100,8 @@ def _work(arguments: argparse.Namespace, settings: Settings, say_ready: Callable
         abandon=_end_now,
         follow=FullPolicy(settings.full, request_of(settings, FULL)).follow,
     )
-    return loop.run(say_ready)
+    with JobListener(stores.database, wake.nudge):
+        return loop.run(say_ready)
 
 
 def _make_diagnoser(name: str, settings: Settings) -> Diagnoser:

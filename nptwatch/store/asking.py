@@ -11,6 +11,7 @@ from nptwatch.errors import ConfigError
 from nptwatch.store.checkpoints import find_contents
 from nptwatch.store.engine import insert_into
 from nptwatch.store.newest import flag_newest
+from nptwatch.store.postgres import lock_runs, tell_workers
 from nptwatch.store.records import Asked, Asking, FileState, JobState, Urgency
 from nptwatch.store.tables import UNKNOWN_STEP, Checkpoint, File, Job, Result, Run
 
@@ -102,6 +103,7 @@ def put_job(
         )
     if job_id is not None:
         flag_newest(connection, job_id)
+        tell_workers(connection)
     return job_id
 
 
@@ -146,6 +148,7 @@ def revive_followers(
             .values(state=JobState.QUEUED, reason=FILE_IS_BACK, available_at=now, updated_at=now)
         )
         flag_newest(connection, last.id)
+        tell_workers(connection)
 
 
 def ask_by(connection: Connection, job_id: int, request: Request, now: datetime) -> None:
@@ -171,6 +174,7 @@ def ask(
         ConfigError: nothing is known of it, several contents are meant, or its files are gone.
     """
     checkpoint_id = _one_content(connection, path_or_id)
+    lock_runs(connection, select(Checkpoint.run_id).where(Checkpoint.id == checkpoint_id))
     supersede_others(connection, checkpoint_id, request, now)
     ends = [state for state in JobState if state not in _OPEN_OR_DONE]
     wish = Wish(urgency=Urgency.PERSON, because=because, again=ends, why_again=because)
@@ -191,6 +195,7 @@ def ask(
                 updated_at=now,
             )
         )
+        tell_workers(connection)
     row = connection.execute(
         select(
             Job.id.label("job_id"),

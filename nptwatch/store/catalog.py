@@ -10,6 +10,7 @@ from nptwatch.store.asking import Wish, put_job, revive_followers, supersede_oth
 from nptwatch.store.engine import insert_into, utc_now
 from nptwatch.store.names import numbered_step, rename
 from nptwatch.store.newest import flag_newest
+from nptwatch.store.postgres import lock_runs
 from nptwatch.store.records import Admission, FileState, JobState, KnownFile
 from nptwatch.store.tables import UNKNOWN_STEP, Checkpoint, File, Job, Run
 
@@ -73,8 +74,8 @@ class Catalog:
             raise ValueError(f"note takes one of {sorted(_WITHOUT_CONTENT)}, got {state}")
         now = self._clock()
         with self._database.begin() as connection:
+            run_id = _put_run(connection, file, now)  # first: it locks the run
             before, _ = _remembered(connection, file.path)
-            run_id = _put_run(connection, file, now)
             _put_file(connection, file, run_id, now, state=state, reason=reason, checkpoint_id=None)
             if before is not None:
                 _left(connection, before, file.path, now)
@@ -90,8 +91,8 @@ class Catalog:
         now = self._clock()
         file = whole.file
         with self._database.begin() as connection:
+            run_id = _put_run(connection, file, now)  # first: it locks the run
             before, signature = _remembered(connection, file.path)
-            run_id = _put_run(connection, file, now)
             checkpoint_id, fresh = _put_checkpoint(connection, whole, run_id, now)
             _put_file(
                 connection,
@@ -126,13 +127,16 @@ class Catalog:
         """
         now = self._clock()
         every = list(paths)
+        chunks = [every[start : start + _CHUNK] for start in range(0, len(every), _CHUNK)]
         closed = 0
         with self._database.begin() as connection:
-            for start in range(0, len(every), _CHUNK):
+            runs = [select(File.run_id).where(File.path.in_(chunk)) for chunk in chunks]
+            lock_runs(connection, {run for each in runs for run in connection.scalars(each)})
+            for chunk in chunks:
                 left = connection.scalars(
                     update(File)
                     .where(
-                        File.path.in_(every[start : start + _CHUNK]),
+                        File.path.in_(chunk),
                         File.state != FileState.DELETED,
                     )
                     .values(state=FileState.DELETED, reason="gone from disk", updated_at=now)

@@ -11,7 +11,7 @@ from sqlalchemy import case, func, select
 from nptwatch.settings import FULL
 from nptwatch.store.names import best_first, numbered_step
 from nptwatch.store.records import FileState, HistoryRow, JobState
-from nptwatch.store.tables import Checkpoint, File, Job, Result, Run
+from nptwatch.store.tables import MAX_ID, Checkpoint, File, Job, Result, Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +169,7 @@ def bare_rows(connection: Connection, *only: ColumnElement[bool]) -> list[Histor
 
 def named_rows(connection: Connection, path_or_id: str) -> list[HistoryRow]:
     """Find rows by job number, else by a path that has the content or once named it."""
-    if path_or_id.isdecimal():
+    if _is_id(path_or_id):
         return checkpoint_rows(connection, Job.id == int(path_or_id))
     real = os.path.realpath(path_or_id)
     held = select(File.checkpoint_id).where(_at(File.path, real), File.checkpoint_id.is_not(None))
@@ -180,12 +180,16 @@ def named_rows(connection: Connection, path_or_id: str) -> list[HistoryRow]:
 
 def find_contents(connection: Connection, path_or_id: str) -> Sequence[int]:
     """Find checkpoints by job number, else by a path that has the content."""
-    if path_or_id.isdecimal():
+    if _is_id(path_or_id):
         by_number = select(Job.checkpoint_id).where(Job.id == int(path_or_id))
         return connection.scalars(by_number).all()
     at = _at(File.path, os.path.realpath(path_or_id))
     by_path = select(File.checkpoint_id).where(at, File.checkpoint_id.is_not(None)).distinct()
     return [found for found in connection.scalars(by_path).all() if found is not None]
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and int(text) <= MAX_ID
 
 
 def _at(column: InstrumentedAttribute[str], path: str) -> ColumnElement[bool]:

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.dialects.sqlite import Insert, insert
@@ -16,6 +16,12 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from nptwatch.errors import ConfigError, DatabaseError
 from nptwatch.store.faults import UPGRADE, explain
 from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
+from nptwatch.store.postgres import (
+    Patience,
+    connect_arguments,
+    is_postgres,
+    take_turns_to_migrate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
+    from nptwatch.settings import Settings
     from nptwatch.store.tables import Base
 
 _BEGIN = "nptwatch_begin"
@@ -39,23 +46,42 @@ class Database:
 
     Args:
         url: SQLAlchemy URL; SQLite (a file) or Postgres.
-        busy_timeout_seconds: how long SQLite waits for another process's write lock.
+        busy_timeout_seconds: how long another process's lock is waited for.
+        statement_timeout_seconds: how long Postgres may take over one statement.
+        connect_timeout_seconds: how long Postgres may take to answer.
+        application: what its administrator sees in pg_stat_activity.
 
     Raises:
         ConfigError: the URL is not usable, the folder cannot be made or written to, or a SQLite
             file would lie on a network file system (where its locks do not hold).
     """
 
-    def __init__(self, url: str, *, busy_timeout_seconds: float = 15.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        busy_timeout_seconds: float = 15.0,
+        statement_timeout_seconds: float = 60.0,
+        connect_timeout_seconds: float = 10.0,
+        application: str = "nptwatch",
+    ) -> None:
         parsed = _parse(url)
         self.safe_url = parsed.render_as_string(hide_password=True)
         self.path = _sqlite_file(parsed)
         self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
+        self._patience = Patience(
+            connect_seconds=connect_timeout_seconds,
+            lock_seconds=busy_timeout_seconds,
+            statement_seconds=statement_timeout_seconds,
+        )
+        self.connect_arguments: dict[str, Any] = {}  # Any: as the driver takes them
+        if self.path is None:
+            self.connect_arguments = connect_arguments(parsed, self._patience, application)
         self._inode: int | None = None
         if self.path is not None:
             _prepare_folder(self.path.parent, self.path)
         try:
-            self.engine: Engine = create_engine(parsed, pool_pre_ping=self.path is None)
+            self.engine: Engine = create_engine(parsed, **self._server_arguments())
         except (SQLAlchemyError, ImportError) as exc:
             msg = f"database {self.safe_url}: its driver cannot be loaded: {exc}"
             raise ConfigError(msg) from exc
@@ -63,6 +89,22 @@ class Database:
             event.listen(self.engine, "connect", self._set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         self._writer = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        self._reader = self.engine
+        if self.path is None:
+            self._reader = self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+
+    @classmethod
+    def of(cls, settings: Settings, *, application: str = "nptwatch") -> Self:
+        """Connect to the database of these settings."""
+        return cls(
+            settings.database_url,
+            busy_timeout_seconds=settings.database.busy_timeout_seconds,
+            statement_timeout_seconds=settings.database.statement_timeout_seconds,
+            connect_timeout_seconds=settings.database.connect_timeout_seconds,
+            application=application,
+        )
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -84,15 +126,16 @@ class Database:
         Raises:
             DatabaseError: gone, damaged, unreachable.
         """
-        with self._transaction(self.engine) as connection:
+        with self._transaction(self._reader) as connection:
             yield connection
 
     @contextmanager
     def schema_change(self) -> Iterator[Connection]:
-        """Open a write transaction that may rebuild tables: SQLite's foreign keys are off in it.
+        """Open a write transaction that may rebuild tables, one such at a time.
 
-        Batch migrations drop a table and rename its copy, which must not cascade; the pragma does
-        nothing inside a transaction, so it goes first, on a connection that is then thrown away.
+        SQLite's foreign keys are off in it: batch migrations drop a table and rename its copy,
+        which must not cascade. The pragma does nothing inside a transaction, so it goes first, on
+        a connection that is then thrown away.
 
         Raises:
             DatabaseError: as `begin`; or rows break a foreign key afterwards.
@@ -104,6 +147,8 @@ class Database:
                     connection.detach()
                     connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
                 with connection.begin():
+                    if self.path is None:
+                        take_turns_to_migrate(connection, self._patience)
                     yield connection
                     if self.path is not None:
                         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
@@ -134,6 +179,16 @@ class Database:
                 yield connection
         except SQLAlchemyError as exc:
             raise explain(exc, self.safe_url) from exc
+
+    def _server_arguments(self) -> dict[str, Any]:  # Any: see there
+        """Give what create_engine needs for a server: a connection is tried before it is used."""
+        if self.path is not None:
+            return {}
+        return {
+            "pool_pre_ping": True,
+            "isolation_level": "READ COMMITTED",
+            "connect_args": self.connect_arguments,
+        }
 
     def _check_file(self) -> None:
         """Notice a deleted or replaced SQLite file: open handles would go on writing to the old."""
@@ -166,7 +221,7 @@ class Database:
 
 def insert_into(connection: Connection, table: type[Base]) -> Insert:
     """Give an INSERT that knows ON CONFLICT, which SQLite and Postgres spell alike."""
-    if connection.dialect.name == "postgresql":
+    if is_postgres(connection):
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
         return cast("Insert", postgresql_insert(table))

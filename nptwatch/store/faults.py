@@ -34,14 +34,55 @@ _ADVICE = (
         ("file is not a database", "malformed"),
         "the file is damaged or no SQLite database: restore it from a copy, or move it away",
     ),
-    (("password authentication failed",), "the password is wrong: check database.url"),
     (
-        ("connection refused", "could not translate host", "connection failed", "server closed"),
-        "the server cannot be reached: check database.url and the server",
+        ("password authentication failed", "no password supplied"),
+        "the password is wrong: check database.url",
+    ),
+    (
+        ("lock timeout", "deadlock detected"),
+        "another transaction held a lock too long; end it, or raise database.busy_timeout_seconds",
+    ),
+    (
+        ("statement timeout",),
+        "the server took too long; if it is only slow, raise database.statement_timeout_seconds",
+    ),
+    (
+        ("too many clients", "remaining connection slots"),
+        "the server has no connection left: raise its max_connections",
+    ),
+    (
+        ("starting up", "shutting down", "terminating connection", "recovery mode"),
+        "the server is being restarted",
+    ),
+    (
+        ("permission denied for",),
+        "this user may not: have the server's administrator grant it",
+    ),
+    (
+        (
+            "connection refused",
+            "could not translate host",
+            "failed to resolve host",
+            "connection failed",
+            "connection is bad",
+            "connection timeout",
+            "server closed",
+            "connection is lost",
+            "connection is closed",
+            "consuming input failed",
+            "does not exist",
+        ),
+        "the server or its database cannot be reached: check database.url and the server",
     ),
 )
 
-_NO_TABLE = ("no such table", "no such column", "has no column named", "undefinedtable")
+_NO_TABLE = (
+    "no such table",
+    "no such column",
+    "has no column named",
+    "undefinedtable",
+    "undefinedcolumn",
+)
 
 
 def explain(error: SQLAlchemyError, url: str) -> DatabaseError:

@@ -77,7 +77,7 @@ _RUNS = """
 _CHANGES = """
     SELECT runs.name AS run, c.step, c.path, c.old, c.new, c.mse, c.cosine, c.at
     FROM status_changes AS c JOIN runs ON runs.id = c.run_id
-    ORDER BY c.at DESC, c.id DESC LIMIT ?
+    ORDER BY c.id DESC LIMIT ?
 """
 
 

@@ -145,7 +145,7 @@ class History:
             return row, connection.execute(details).scalar_one()
 
     def changes(self, run: str | None = None, limit: int = 50) -> list[ChangeRow]:
-        """List status changes, the last one first.
+        """List status changes, the last one first: by id, as the clocks of hosts differ.
 
         Args:
             run: as in `run`; None: of all runs.
@@ -163,7 +163,7 @@ class History:
                 StatusChangeRow.at,
             )
             .join(Run, Run.id == StatusChangeRow.run_id)
-            .order_by(StatusChangeRow.at.desc(), StatusChangeRow.id.desc())
+            .order_by(StatusChangeRow.id.desc())
             .limit(limit)
         )
         with self._database.read() as connection:
@@ -198,7 +198,7 @@ class History:
             )
             .join(StatusChangeRow, StatusChangeRow.id == OutboxRow.change_id)
             .join(Run, Run.id == OutboxRow.run_id)
-            .order_by(StatusChangeRow.at.desc(), OutboxRow.id.desc())
+            .order_by(OutboxRow.id.desc())
             .limit(limit)
         )
         with self._database.read() as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, exists, literal, or_, select, update
+from sqlalchemy import BigInteger, and_, exists, literal, or_, select, update
 
 from nptwatch.store.records import JobState
 from nptwatch.store.tables import UNKNOWN_STEP, Job
@@ -55,7 +55,9 @@ def flag_newest(connection: Connection, job_id: int) -> None:
 
 def _newer_than(order_step: int, mtime_ns: int) -> ColumnElement[bool]:
     """`is_older` turned round, as SQL."""
-    both_known = and_(Job.order_step != UNKNOWN_STEP, literal(order_step) != UNKNOWN_STEP)
+    both_known = and_(
+        Job.order_step != UNKNOWN_STEP, literal(order_step, BigInteger) != UNKNOWN_STEP
+    )
     return or_(
         and_(both_known, Job.order_step > order_step),
         and_(~both_known, Job.mtime_ns > mtime_ns),

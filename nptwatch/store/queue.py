@@ -12,9 +12,10 @@ from nptwatch.store.claiming import claim_of, claim_statement
 from nptwatch.store.engine import utc_now
 from nptwatch.store.leases import Failure, change_leased, close_leased, count_failure, take_back
 from nptwatch.store.newest import flag_newest
+from nptwatch.store.postgres import lock_runs, tell_workers
 from nptwatch.store.recording import follow_nothing, record_outcome, store_result
 from nptwatch.store.records import Claim, Finished, JobRow, JobState, WorkerState
-from nptwatch.store.tables import Checkpoint, Job, Result, Run, Worker
+from nptwatch.store.tables import MAX_ID, Checkpoint, Job, Result, Run, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -106,8 +107,9 @@ class Queue:
         Returns:
             None: the lease was lost, nothing was written.
         """
-        now = self._clock()
         with self._database.begin() as connection:
+            lock_runs(connection, [claim.run_id])
+            now = self._clock()  # after the wait for others, so that times follow one another
             if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
                 return None
             result_id = store_result(connection, claim, measured)
@@ -122,8 +124,9 @@ class Queue:
         follow: FollowUp = follow_nothing,
     ) -> Finished | None:
         """End a job with a result that another job has measured; otherwise as `finish`."""
-        now = self._clock()
         with self._database.begin() as connection:
+            lock_runs(connection, [claim.run_id])
+            now = self._clock()  # after the wait for others, so that times follow one another
             if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
                 return None
             return _end(connection, claim, worker_id, result_id, rules, follow, now)
@@ -162,7 +165,7 @@ class Queue:
         """Hand a job back uncounted: nobody's fault (out of memory, stop); False: lease lost."""
         now = self._clock()
         with self._database.begin() as connection:
-            return change_leased(
+            released = change_leased(
                 connection,
                 job if isinstance(job, int) else job.job_id,
                 worker_id,
@@ -171,6 +174,9 @@ class Queue:
                 available_at=now + timedelta(seconds=delay_seconds),
                 updated_at=now,
             )
+            if released and not delay_seconds:
+                tell_workers(connection)
+            return released
 
     def close(
         self,
@@ -209,6 +215,7 @@ class Queue:
         """
         now = self._clock()
         with self._database.begin() as connection:
+            lock_runs(connection, select(Job.run_id).where(Job.id == job_id))
             ended = change_leased(
                 connection,
                 job_id,
@@ -245,8 +252,10 @@ class Queue:
             max_attempts=max_attempts,
             retry_delay_seconds=retry_delay_seconds,
         )
-        held = select(Job.id).where(Job.state == JobState.LEASED, Job.worker_id == worker_id)
+        its = (Job.state == JobState.LEASED, Job.worker_id == worker_id)
         with self._database.begin() as connection:
+            lock_runs(connection, select(Job.run_id).where(*its))
+            held = select(Job.id).where(*its).order_by(Job.id)
             taken = [
                 job_id
                 for job_id in connection.scalars(held).all()
@@ -272,7 +281,10 @@ class Queue:
             .returning(Job.id)
         )
         with self._database.begin() as connection:
-            return list(connection.scalars(statement).all())
+            released = list(connection.scalars(statement).all())
+            if released:
+                tell_workers(connection)
+            return released
 
     def expire(self, *, max_attempts: int, retry_delay_seconds: float) -> list[int]:
         """Take back jobs whose lease is past its time, counted as `lease_expired`.
@@ -283,9 +295,8 @@ class Queue:
             The jobs taken back.
         """
         now = self._clock()
-        late = select(Job.id, Job.worker_id).where(
-            Job.state == JobState.LEASED, Job.leased_until <= now
-        )
+        is_late = (Job.state == JobState.LEASED, Job.leased_until <= now)
+        late = select(Job.id, Job.worker_id).where(*is_late).order_by(Job.id)
         failure = Failure(
             cause="lease_expired",
             error="its worker was not heard of in time",
@@ -293,6 +304,7 @@ class Queue:
             retry_delay_seconds=retry_delay_seconds,
         )
         with self._database.begin() as connection:
+            lock_runs(connection, select(Job.run_id).where(*is_late))
             return [
                 job_id
                 for job_id, worker_id in connection.execute(late).all()
@@ -309,6 +321,7 @@ class Queue:
             "updated_at": self._clock(),
         }
         with self._database.begin() as connection:
+            lock_runs(connection, select(Job.run_id).where(*chosen))
             cancelled = update(Job).where(*chosen).values(**values).returning(Job.id)
             return len(connection.scalars(cancelled).all())
 
@@ -322,9 +335,10 @@ class Queue:
         states = [JobState.FAILED]
         if job_ids is not None:
             states += [JobState.CANCELLED, *_ENDS_BY_OWNER]
+        chosen = [Job.state.in_(states), *_among(job_ids)]
         again = (
             update(Job)
-            .where(Job.state.in_(states), *_among(job_ids))
+            .where(*chosen)
             .values(
                 state=JobState.QUEUED,
                 reason="retried by a person",
@@ -336,9 +350,12 @@ class Queue:
             .returning(Job.id)
         )
         with self._database.begin() as connection:
+            lock_runs(connection, select(Job.run_id).where(*chosen))
             retried = connection.scalars(again).all()
             for job_id in retried:
                 flag_newest(connection, job_id)
+            if retried:
+                tell_workers(connection)
             return len(retried)
 
     def ask(self, path_or_id: str, request: Request, *, because: str) -> Asked:
@@ -418,4 +435,6 @@ def _mark_lost(connection: Connection, worker_id: str) -> None:
 
 
 def _among(job_ids: Collection[int] | None) -> Sequence[ColumnElement[bool]]:
-    return [] if job_ids is None else [Job.id.in_(list(job_ids))]
+    if job_ids is None:
+        return []
+    return [Job.id.in_([job_id for job_id in job_ids if job_id <= MAX_ID])]

@@ -41,6 +41,9 @@ NAMING = {
 }
 """Every constraint has a name: batch migrations on SQLite cannot drop a nameless one."""
 
+MAX_ID = 2**31 - 1
+"""Ids are 32 bit on Postgres, where a larger number is an error and not merely not there."""
+
 UNKNOWN_STEP = -1
 """`jobs.order_step` where no step is known: sorts last on SQLite and Postgres alike."""
 
@@ -67,6 +70,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class AnyText(TypeDecorator[str]):
+    """Text of any length; NUL, which Postgres cannot store, becomes the replacement character."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Replace what cannot be stored: an error's words may quote a broken file."""
+        return value if value is None else value.replace("\0", "\ufffd")
+
+
 def _strings(states: type[StrEnum]) -> Enum:
     """Give the column type of an enum: its values as a plain string, the CHECK is written apart."""
     return Enum(
@@ -91,7 +105,7 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {  # Any: as SQLAlchemy declares it
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
-        str: Text(),
+        str: AnyText(),
         FileState: _strings(FileState),
         JobState: _strings(JobState),
         OutboxState: _strings(OutboxState),

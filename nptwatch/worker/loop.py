@@ -89,6 +89,7 @@ class WorkerLoop:
         self._seen_at: datetime | None = None
         self._jobs_done = 0
         self._is_cut_off = False
+        self._pause_seconds = FIRST_RETRY_SECONDS
         self._diagnosis = Diagnosis(
             queue=queue,
             diagnoser=diagnoser,
@@ -122,19 +123,31 @@ class WorkerLoop:
     def _turn(self) -> None:
         """Do one job, or wait for one."""
         try:
-            claim = self._queue.claim(self._worker_id, lease_seconds=self._settings.lease_seconds)
+            claim = self._claim()
             if claim is None:
                 self._beat_idle()
         except DatabaseError as error:
             _raise_if_final(error)
             self._note_outage(error)
-            self._wake.wait(max(self._settings.poll_seconds, 1.0))
+            self._wake.wait(self._pause_seconds)
+            self._pause_seconds = min(2 * self._pause_seconds, LONGEST_RETRY_SECONDS)
             return
         self._note_outage(None)
         if claim is None:
             self._wake.wait(self._settings.poll_seconds)
         else:
             self._work(claim)
+
+    def _claim(self) -> Claim | None:
+        """Claim a job; after an outage give back first what may have been claimed unheard.
+
+        Where the connection broke between the commit and its answer, nobody else would look at
+        that job before its lease ends.
+        """
+        if self._is_cut_off:
+            reason = "claimed while the database was lost"
+            self._queue.release_held(self._worker_id, reason=reason)
+        return self._queue.claim(self._worker_id, lease_seconds=self._settings.lease_seconds)
 
     def _work(self, claim: Claim) -> None:
         log.info(
@@ -300,6 +313,8 @@ class WorkerLoop:
         elif error is None and self._is_cut_off:
             log.info("claim_works_again")
         self._is_cut_off = error is not None
+        if error is None:
+            self._pause_seconds = FIRST_RETRY_SECONDS
 
     def _is_worn_out(self) -> bool:
         is_enough = 0 < self._settings.max_jobs <= self._jobs_done

@@ -24,9 +24,14 @@ DIAGNOSER = "planned:PlanDiagnoser"
 
 
 class Place:
-    """A state folder, an experiment directory, and the database of both."""
+    """A state folder, an experiment directory, and the database of both.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        database_url: of a migrated database; None: a file in the state folder.
+    """
+
+    def __init__(self, folder: Path, database_url: str | None = None) -> None:
+        self._database = {} if database_url is None else {"database": {"url": database_url}}
         self.root = folder / "experiments"
         self.root.mkdir()
         self.state_dir = folder / "state"
@@ -40,6 +45,7 @@ class Place:
             "alerts": {"retry_delay_seconds": 0.2},
             "log": {"form": "json"},
             "full": {"every": 0, "on_grade": "never", "on_new_best": "never"},
+            **self._database,
         }
         for name, section in sections.items():
             values[name] = values.get(name, {}) | section

@@ -88,6 +88,15 @@ def test_change_tells_what_was_before(bench: Bench) -> None:
     assert (change.old, change.previous_mse, change.previous_cosine) == ("FAIR", 0.3, 0.97)
 
 
+def test_changes_keep_their_order_where_clocks_differ(bench: Bench, clock: FakeClock) -> None:
+    """A host whose clock is behind makes no later change look earlier; the status is the last."""
+    bench.finish(whole(step=100), measured("FAIR"))
+    clock.advance(-30)
+    bench.finish(whole(step=200), measured("GOOD"))
+    assert [change.new for change in bench.history.changes("a")] == ["GOOD", "FAIR"]
+    assert bench.history.run("a").status == "GOOD"
+
+
 def test_late_older_step_leaves_the_status_alone(bench: Bench) -> None:
     """Backlog fills the history, never turns a run's status back."""
     bench.finish(whole(step=200), measured("GOOD"))
