@@ -113,7 +113,8 @@ def database(
     """Give a fresh migrated database: a file in the test's folder, or on a Postgres server."""
     if engine == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
-        with server.migrated() as opened:
+        own = request.node.get_closest_marker("changes_schema") is not None
+        with server.migrated(shared=not own) as opened:
             yield opened
         return
     file = tmp_path / "nptwatch.db"

@@ -124,8 +124,18 @@ class Postgres:
         return _text(self._url.set(database=name))
 
     @contextmanager
-    def migrated(self) -> Iterator[Database]:
-        """Give the migrated database of this session, emptied: a copy would take longer."""
+    def migrated(self, *, shared: bool = True) -> Iterator[Database]:
+        """Give a migrated, empty database.
+
+        Args:
+            shared: the session's, emptied, which is faster; what changes its tables needs its own.
+        """
+        if not shared:
+            own = Database(self.new())
+            upgrade(own)
+            yield own
+            own.close()
+            return
         if self._shared is None:
             self._shared = Database(self.new())
             upgrade(self._shared)

@@ -28,3 +28,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_claim", "jobs", ["state", "urgency", "newest", "mtime_ns", "order_step", "id"]
     )
+
+
+def downgrade() -> None:
+    """Take the columns away again, and what they hold. SQLite can since 3.35, with its checks."""
+    op.drop_index("ix_jobs_claim", table_name="jobs")
+    op.create_index("ix_jobs_claim", "jobs", ["state", "newest", "mtime_ns", "order_step", "id"])
+    for column in ("asked_because", "urgency"):
+        op.drop_column("jobs", column)
+    for column in ("avg_score", "overall_status", "hidden_mse"):
+        op.drop_column("results", column)

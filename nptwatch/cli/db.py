@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="""Create, upgrade or look at the database's schema.
+    help="""Create, upgrade, check or look at the database's schema.
 
     Example: nptwatch db upgrade
     """,
@@ -83,6 +83,102 @@ def current(
     print(found or "none")
     if found != needed:
         typer.echo(f"this version needs {needed}: run `nptwatch db upgrade`", err=True)
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="The older schema, as `0001`.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Though workers are at work.")] = False,
+    config: ConfigOption = None,
+    state_dir: StateDirOption = None,
+    database_url: DatabaseUrlOption = None,
+) -> None:
+    """Bring the schema back to an older version's, before that version is installed again.
+
+    What only the newer schema holds is lost. A SQLite file is copied beside itself first; of a
+    server take a dump. Stop the daemon and all workers before.
+
+    Example: nptwatch db downgrade 0001
+    """
+    from nptwatch.store import migrate
+
+    settings = settings_of(config, state_dir, database_url)
+    require_database(settings)
+    database = _database(settings)
+    try:
+        before = migrate.current(database)
+        if not force:
+            _require_nobody(database)
+        if not yes:
+            question = f"Bring {database.safe_url} from schema {before} back to {revision}?"
+            typer.confirm(question, abort=True)
+        copy = migrate.downgrade(database, revision)
+    finally:
+        database.close()
+    kept = "" if copy is None else f"; as it was: {copy}"
+    print(f"{database.safe_url} is at schema {revision} (was {before}){kept}")
+
+
+@app.command()
+def check(
+    *,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateDirOption = None,
+    database_url: DatabaseUrlOption = None,
+) -> None:
+    """Look whether the database is whole: schema, tables, file, and rows that must agree.
+
+    Nothing is changed, and a daemon may go on meanwhile. Ends with 5 if something is wrong.
+
+    Example: nptwatch db check
+    """
+    from nptwatch.errors import DatabaseError
+    from nptwatch.store.checking import findings
+
+    settings = settings_of(config, state_dir, database_url)
+    require_database(settings)
+    database = _database(settings)
+    found = []
+    try:
+        for finding in findings(database):
+            found.append(finding)
+            if not as_json:
+                print(f"{'OK' if finding.ok else 'FAIL':4}  {finding.check}")
+                for line in [
+                    *finding.faults,
+                    *filter(None, [finding.fix if finding.faults else ""]),
+                ]:
+                    print(f"      {line}")
+    finally:
+        database.close()
+    if as_json:
+        print_json({"database": database.safe_url, "findings": found})
+    if not all(finding.ok for finding in found):
+        raise typer.Exit(DatabaseError.exit_code)
+
+
+_HEARD_OF_SECONDS = 300.0
+
+
+def _require_nobody(database: Database) -> None:
+    """Hold that no worker is at work, which would go on in tables that it does not know.
+
+    Raises:
+        DatabaseError: one was heard of lately.
+    """
+    from nptwatch.errors import DatabaseError
+    from nptwatch.store import migrate
+    from nptwatch.store.workers import Workers
+
+    if migrate.current(database) != migrate.head():
+        return
+    alive = Workers(database).alive(_HEARD_OF_SECONDS)
+    if alive:
+        names = ", ".join(f"{worker.worker_id} on {worker.host}" for worker in alive)
+        raise DatabaseError(f"workers are at work ({names}): stop them first, or say --force")
 
 
 def _database(settings: Settings) -> Database:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nptwatch.errors import DatabaseError, SchemaError
+from nptwatch.errors import ConfigError, DatabaseError, SchemaError
 from nptwatch.store.faults import UPGRADE
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check(database: Database) -> None:
     else:
         msg = (
             f"{where} is at schema {found}, made by a newer nptwatch than this one (which needs"
-            f" {head()}): install that version (`nptwatch db upgrade` cannot go back)"
+            f" {head()}): install that version, or let it run `nptwatch db downgrade {head()}`"
         )
     raise SchemaError(msg)
 
@@ -82,20 +82,54 @@ def upgrade(database: Database) -> None:
     if found is not None and found not in REVISIONS:
         check(database)
     if found is not None and database.path is not None:
-        _copy_beside(database.path)
+        _copy_beside(database.path, head())
     config = alembic_config()
     with database.schema_change() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def _copy_beside(file: Path) -> None:
-    """Keep a SQLite database as it was before its tables are changed.
+def downgrade(database: Database, revision: str) -> Path | None:
+    """Bring the tables back to an older version's schema, in one transaction.
+
+    What only the newer schema has is lost; a SQLite file is copied beside itself first.
+
+    Returns:
+        The copy; None on a server.
+
+    Raises:
+        ConfigError: no such revision, or it is not older.
+        SchemaError: there are no tables, or a newer version made them.
+        DatabaseError: the database cannot be written.
+    """
+    from alembic import command
+
+    found = current(database)
+    if found not in REVISIONS:
+        check(database)
+    assert found is not None, "check refuses a database without tables"  # noqa: S101
+    older = REVISIONS[: REVISIONS.index(found)]
+    if revision not in older:
+        known = ", ".join(older) or "none"
+        raise ConfigError(
+            f"database {database.safe_url} is at schema {found} and cannot be brought back to"
+            f" {revision!r}; older ones: {known}"
+        )
+    copy = None if database.path is None else _copy_beside(database.path, revision)
+    config = alembic_config()
+    with database.schema_change() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+    return copy
+
+
+def _copy_beside(file: Path, revision: str) -> Path:
+    """Keep a SQLite database as it was before its tables are changed; give the copy.
 
     Raises:
         DatabaseError: there is no room, or the folder cannot be written.
     """
-    copy = file.with_name(f"{file.name}.before-{head()}")
+    copy = file.with_name(f"{file.name}.before-{revision}")
     part = copy.with_name(f"{copy.name}.part")
     try:
         with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(part)) as new:
@@ -103,8 +137,9 @@ def _copy_beside(file: Path) -> None:
         part.replace(copy)
     except (OSError, sqlite3.Error) as exc:
         part.unlink(missing_ok=True)
-        msg = f"database {file} is not upgraded, as no copy can be made beside it: {exc}"
+        msg = f"database {file} is left as it is, as no copy can be made beside it: {exc}"
         raise DatabaseError(msg) from exc
+    return copy
 
 
 def alembic_config() -> Config:

@@ -24,6 +24,7 @@ from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import FileState
+from nptwatch.store.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +161,7 @@ def test_help_lists_every_verb(command: Command) -> None:
 @pytest.mark.parametrize(
     "verb",
     ["run", "scan", "status", "runs", "history", "best", "forecast", "show", "jobs", "jobs list", "jobs retry",
-     "jobs cancel", "rerun", "wait", "db upgrade", "db current", "config check", "config show"],
+     "jobs cancel", "rerun", "wait", "db upgrade", "db downgrade", "db current", "db check", "config check", "config show"],
 )  # fmt: skip
 def test_every_verb_explains_itself(command: Command, verb: str) -> None:
     """Each has help with an example, and takes --config."""
@@ -249,6 +250,36 @@ def test_db_upgrade_makes_the_schema(command: Command) -> None:
     current = command.json("db", "current")
     assert current["current"] == current["needed"]
     assert "No runs yet" in command("status").stdout
+
+
+def test_db_downgrade_asks_first(command: Command, queue: Queue) -> None:
+    """Without a yes nothing happens; with one the tables are an older version's, and all say so."""
+    assert command("db", "downgrade", "0001", code=1).stdout.startswith("Bring ")
+    assert "older ones" in command("db", "downgrade", "9999", "--yes", code=2).stderr
+    assert "before-0001" in command("db", "downgrade", "0001", "--yes").stdout
+    for verb in (["status"], ["history", RUN], ["db", "downgrade", "0001", "--yes"]):
+        assert "0001" in command(*verb, code=2 if verb[0] == "db" else 5).stderr
+    command("db", "upgrade")
+    assert RUN in command("status").stdout
+
+
+def test_db_downgrade_leaves_workers_in_peace(command: Command, database: Database) -> None:
+    """A worker that was heard of just now would go on in tables that it does not know."""
+    Workers(database).register("w1", "thishost", 1, "cpu")
+    told = command("db", "downgrade", "0001", "--yes", code=5).stderr
+    assert "w1 on thishost" in told
+    assert command("db", "downgrade", "0001", "--yes", "--force").stdout
+
+
+def test_db_check_tells_what_is_wrong(command: Command, queue: Queue, database: Database) -> None:
+    """A line for each thing that was looked at; something wrong is exit code 5."""
+    lines = command("db", "check").stdout.splitlines()
+    assert lines == ["OK    schema", "OK    tables", "OK    file", "OK    books"]
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET status = 'EXCELLENT'")
+    assert "FAIL  books" in command("db", "check", code=5).stdout
+    found = json.loads(command("db", "check", "--json", code=5).stdout)["findings"]
+    assert [item["check"] for item in found if item["faults"]] == ["books"]
 
 
 # --- reading

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from watching import until
 
 from nptwatch.service.child import WorkerProcess
 from nptwatch.store.engine import Database
-from nptwatch.store.migrate import upgrade
+from nptwatch.store.migrate import current, downgrade, upgrade
 from nptwatch.store.records import JobState
 from nptwatch.store.tables import Job, Result
 
@@ -141,3 +143,42 @@ def test_a_server_that_restarts_in_mid_load_loses_nothing(
 def done_jobs(place: Place) -> int:
     """Count the jobs that are done."""
     return place.stores.queue.depth()[JobState.DONE]
+
+
+@pytest.mark.parametrize(
+    ("revision", "told"),
+    [
+        (None, "has no tables yet: run `nptwatch db upgrade`"),
+        ("0001", "is at schema 0001"),
+        ("9999", "made by a newer nptwatch"),
+    ],
+)
+def test_a_schema_of_another_version_stops_the_start(
+    own_server: OwnServer, tmp_path: Path, revision: str | None, told: str
+) -> None:
+    """Absent, behind or ahead: daemon and commands say so, end with 5, and change nothing."""
+    with Postgres(own_server.url) as postgres:
+        url = postgres.new()
+        database = Database(url)
+        if revision is not None:
+            upgrade(database)
+        if revision == "0001":
+            downgrade(database, revision)
+        elif revision is not None:
+            with database.begin() as connection:
+                connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        (tmp_path / "experiments").mkdir()
+        for verb in (["run", "experiments"], ["scan", "--once", "experiments"], ["status"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "nptwatch", *verb],
+                cwd=tmp_path,
+                env=os.environ
+                | {"NPTWATCH_DATABASE__URL": url, "NPTWATCH_STATE_DIR": str(tmp_path / "state")},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert (done.returncode, told in done.stderr) == (5, True), (verb, done.stderr)
+        assert current(database) == revision
+        database.close()

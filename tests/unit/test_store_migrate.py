@@ -8,10 +8,13 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, text
+from stocking import QUICK, whole
 
-from nptwatch.errors import SchemaError
+from nptwatch.errors import ConfigError, SchemaError
 from nptwatch.store import migrate
+from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
+from nptwatch.store.queue import Queue
 from nptwatch.store.tables import Base
 
 
@@ -23,6 +26,7 @@ def test_list_of_revisions_is_alembics() -> None:
     assert scripts.get_current_head() == migrate.head()
 
 
+@pytest.mark.both_engines
 def test_migrations_make_the_tables_of_the_code(database: Database) -> None:
     """Autogenerate finds nothing left to do."""
     config = migrate.alembic_config()
@@ -52,6 +56,7 @@ def test_migrations_make_the_checks_of_the_code(database: Database) -> None:
     assert len(found) > 10
 
 
+@pytest.mark.both_engines
 def test_every_constraint_has_a_name(database: Database) -> None:
     """Batch migrations on SQLite cannot change a nameless one."""
     migrated = MetaData()
@@ -154,3 +159,55 @@ def test_an_older_database_is_copied_and_upgraded(tmp_path: Path) -> None:
     with before.read() as connection:
         assert connection.scalar(text("SELECT count(*) FROM jobs")) == 1
     before.close()
+
+
+@pytest.mark.both_engines
+@pytest.mark.changes_schema
+def test_down_and_up_again_is_where_it_began(database: Database) -> None:
+    """Every step goes back and forth; what both schemas have is kept."""
+    Catalog(database).admit(whole(), QUICK)
+    before = schema_of(database)
+    for revision in reversed(migrate.REVISIONS[:-1]):
+        migrate.downgrade(database, revision)
+        assert migrate.current(database) == revision
+        with pytest.raises(SchemaError, match="nptwatch db upgrade"):
+            migrate.check(database)
+    migrate.upgrade(database)
+    assert schema_of(database) == before
+    assert [job.run for job in Queue(database).jobs()] == ["a"]
+
+
+@pytest.mark.parametrize("revision", ["0002", "head", "base", "0000", "9999", ""])
+def test_only_older_revisions_are_gone_back_to(database: Database, revision: str) -> None:
+    """Anything else is refused with the list of those that are, and changes nothing."""
+    if revision == "0002":
+        revision = migrate.head()
+    with pytest.raises(ConfigError, match="older ones: 0001"):
+        migrate.downgrade(database, revision)
+    migrate.check(database)
+
+
+def test_a_downgrade_keeps_a_copy(database: Database) -> None:
+    """What only the newer schema holds can be had back from the file beside it."""
+    copy = migrate.downgrade(database, "0001")
+    assert copy == Path(f"{database.path}.before-0001")
+    kept = Database(f"sqlite:///{copy}")
+    migrate.check(kept)
+    kept.close()
+
+
+def schema_of(database: Database) -> dict[str, object]:
+    """Give all that can be read of the tables; their columns in order of name."""
+    with database.read() as connection:
+        seen = inspect(connection)
+        return {
+            table: (
+                sorted(repr(sorted(each.items(), key=str)) for each in seen.get_columns(table)),
+                sorted(map(repr, seen.get_check_constraints(table))),
+                sorted(map(repr, seen.get_foreign_keys(table))),
+                sorted(map(repr, seen.get_indexes(table))),
+                sorted(map(repr, seen.get_unique_constraints(table))),
+                seen.get_pk_constraint(table),
+            )
+            for table in seen.get_table_names()
+        }
