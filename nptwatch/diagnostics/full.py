@@ -107,7 +107,8 @@ class FullDiagnostic:
             started = time.perf_counter()
             generation = self._generation(npt, drop=drop)
             if "error" in generation.details:
-                verdict = not_finite(verdict, generation.details["error"])
+                where = str(generation.details["error"]).removeprefix("NaN or infinity in ")
+                verdict = not_finite(verdict, where)
             tests.insert(-1, generation)
             generation_seconds = time.perf_counter() - started
         return FullResult(

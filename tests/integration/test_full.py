@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,37 @@ def test_an_invalid_checkpoint_fails_every_test(
     assert report["summary"]["overall_status"] == "NOT_READY"
     assert report["summary"]["loss_guidance"]["current_estimated_loss"] is None
     assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+@pytest.mark.parametrize(
+    ("case", "where"),
+    [("dual-rank2-keep", "output of layer 1"), ("single-rank1-keep", "the logits after 3 new")],
+)
+def test_nan_that_only_the_later_tests_meet_is_invalid_too(
+    base: BaseModel, case: str, where: str
+) -> None:
+    """A checkpoint that the quick prompts just hold overflows elsewhere: no grade but INVALID."""
+    checkpoint, _ = golden(case)
+    diagnostic = full(base)
+    quick = QuickDiagnostic(references=diagnostic.references, residual="auto")
+
+    def scaled(scale: float) -> Checkpoint:
+        tensors = {name: tensor * scale for name, tensor in checkpoint.tensors.items()}
+        return replace(checkpoint, tensors=tensors)
+
+    finite, broken = 1.0, 1e30
+    for _ in range(40):
+        middle = math.sqrt(finite * broken)
+        if quick.measure(scaled(middle)).grade == "INVALID":
+            broken = middle
+        else:
+            finite = middle
+    found = diagnostic.measure(scaled(finite))
+    assert quick.measure(scaled(finite)).grade == "POOR"
+    assert found.quick.grade == "INVALID"
+    assert found.quick.why is not None
+    assert where in found.quick.why
+    assert found.quick.why.count("NaN or infinity") == 1
 
 
 def test_a_checkpoint_of_another_base_is_refused(base: BaseModel, tmp_path: Path) -> None:
