@@ -90,9 +90,21 @@ class Outbox:
             return connection.scalar(statement) is not None
 
     def failed(
-        self, outbox_id: int, error: str, *, max_attempts: int, retry_delay_seconds: float
+        self,
+        outbox_id: int,
+        error: str,
+        *,
+        max_attempts: int,
+        retry_delay_seconds: float,
+        stretch: float = 1.0,
+        at_least_seconds: float = 0.0,
     ) -> OutboxState:
         """Put a message back for later (the pause doubles), or give it up at `max_attempts`.
+
+        Args:
+            stretch: the pause is made so many times as long, by chance, so that what failed
+                together does not come back together.
+            at_least_seconds: shortest pause, as the receiver asked for.
 
         Returns:
             The state it is in now; unchanged if this sender no longer has it.
@@ -106,6 +118,7 @@ class Outbox:
             if row.state is not OutboxState.SENDING:
                 return OutboxState(row.state)
             over = row.attempts >= max_attempts
+            pause = retry_after(row.attempts, retry_delay_seconds) * stretch
             state = OutboxState.GIVEN_UP if over else OutboxState.PENDING
             connection.execute(
                 update(OutboxRow)
@@ -114,7 +127,7 @@ class Outbox:
                     state=state,
                     claimed_until=None,
                     error=error,
-                    available_at=now + retry_after(row.attempts, retry_delay_seconds),
+                    available_at=now + max(pause, timedelta(seconds=at_least_seconds)),
                 )
             )
             return state
@@ -124,6 +137,17 @@ class Outbox:
         waiting = OutboxRow.state.in_([OutboxState.PENDING, OutboxState.SENDING])
         with self._database.read() as connection:
             return connection.scalar(select(func.count()).where(waiting)) or 0
+
+    def counts(self) -> dict[tuple[str, OutboxState], int]:
+        """Count all messages there are, by channel and state."""
+        query = select(OutboxRow.channel, OutboxRow.state, func.count()).group_by(
+            OutboxRow.channel, OutboxRow.state
+        )
+        with self._database.read() as connection:
+            return {
+                (channel, OutboxState(state)): count
+                for channel, state, count in connection.execute(query)
+            }
 
 
 def _due(row: type[OutboxRow], now: datetime) -> ColumnElement[bool]:

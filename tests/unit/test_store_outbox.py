@@ -78,6 +78,36 @@ def test_failed_delivery_waits_and_is_given_up(outbox: Outbox, clock: FakeClock)
     assert (outbox.claim(lease_seconds=30), outbox.pending()) == (None, 0)
 
 
+def test_a_pause_is_stretched_and_no_shorter_than_the_receiver_asked(
+    outbox: Outbox, clock: FakeClock
+) -> None:
+    """The longer of the two counts: our own pause, stretched by chance, or the receiver's."""
+    for stretch, asked, pause in ((1.5, 0.0, 15), (1.0, 300.0, 300), (2.0, 5.0, 80)):
+        delivery = outbox.claim(lease_seconds=30)
+        assert delivery is not None
+        outbox.failed(
+            delivery.outbox_id,
+            "busy",
+            max_attempts=9,
+            retry_delay_seconds=10,
+            stretch=stretch,
+            at_least_seconds=asked,
+        )
+        clock.advance(pause - 1)
+        assert outbox.claim(lease_seconds=30) is None
+        clock.advance(1)
+
+
+def test_messages_are_counted_by_channel_and_state(outbox: Outbox) -> None:
+    """For metrics: what waits, what was delivered, what was given up."""
+    assert outbox.counts() == {("log", OutboxState.PENDING): 1}
+    delivery = outbox.claim(lease_seconds=30)
+    assert delivery is not None
+    assert outbox.counts() == {("log", OutboxState.SENDING): 1}
+    outbox.failed(delivery.outbox_id, "no", max_attempts=1, retry_delay_seconds=10)
+    assert outbox.counts() == {("log", OutboxState.GIVEN_UP): 1}
+
+
 def test_late_failure_does_not_undo_a_delivery(outbox: Outbox) -> None:
     """What was delivered stays delivered, whatever a slow sender says afterwards."""
     delivery = outbox.claim(lease_seconds=30)
