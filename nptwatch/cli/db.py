@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nptwatch.cli.db_copy import copy
 from nptwatch.cli.screen import print_json
 from nptwatch.cli.session import (
     ConfigOption,
@@ -24,11 +25,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="""Create, upgrade, check or look at the database's schema.
+    help="""Create, upgrade, check, copy or look at the database.
 
     Example: nptwatch db upgrade
     """,
 )
+
+
+app.command()(copy)
 
 
 @app.command()

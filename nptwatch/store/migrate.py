@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 REVISIONS = ("0001", "0002")
 """All revisions, oldest first; kept here so that `check` need not load Alembic."""
 
+COPYING = "copy-of-"
+"""So begins the revision of a database into which another is being copied (store/copying.py)."""
+
 
 def head() -> str:
     """Give the revision that this version of nptwatch works with."""
@@ -54,6 +57,11 @@ def check(database: Database) -> None:
     where = f"database {database.safe_url}"
     if found is None:
         msg = f"{where} has no tables yet: {UPGRADE}"
+    elif found.startswith(COPYING):
+        msg = (
+            f"{where} is an unfinished copy of another one: give the same `nptwatch db copy` again,"
+            " and it goes on"
+        )
     elif found in REVISIONS:
         msg = f"{where} is at schema {found}, this version needs {head()}: {UPGRADE}"
     else:
