@@ -11,8 +11,9 @@ NptwatchError                    exit 1
 |-- BaseModelError               exit 4   missing, gated, not a Llama
 |-- DatabaseError                exit 5   locked, gone, disk full (retryable)
 |   `-- SchemaError                       schema behind or ahead of this version
-`-- DeviceError                  exit 6   no such device, driver error
-    `-- OutOfMemoryError                  (retryable)
+|-- DeviceError                  exit 6   no such device, driver error
+|   `-- OutOfMemoryError                  (retryable)
+`-- DeliveryError                exit 1   a channel did not take an alert (retryable)
 """
 
 from __future__ import annotations
@@ -100,3 +101,18 @@ class OutOfMemoryError(DeviceError):
     """The device ran out of memory."""
 
     retryable = True
+
+
+class DeliveryError(NptwatchError):
+    """A channel did not take a message.
+
+    Args:
+        message: why, without a secret: it is logged and kept in the database.
+        retry_after_seconds: how long the receiver asked to be left alone.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
+from nptwatch.channel_settings import (  # noqa: TC001 - pydantic reads them
+    ChannelName,
+    ChannelSettings,
+)
 from nptwatch.errors import ConfigError
+from nptwatch.sections import PositiveSeconds, Seconds, Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,15 +25,6 @@ if TYPE_CHECKING:
 
 QUICK, FULL = "quick", "full"
 """Profiles: which diagnostic is asked of a checkpoint."""
-
-Seconds = Annotated[float, Field(ge=0)]
-PositiveSeconds = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """One table of the settings file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class DatabaseSettings(Section):
@@ -159,14 +155,11 @@ class AlertSettings(Section):
         "reached_excellent",
     )
     """Which changes raise an alert."""
-    command: tuple[str, ...] = ()
-    """Program and arguments; gets the event as one JSON object on standard input."""
-    command_timeout_seconds: PositiveSeconds = 30.0
-    """A command that runs longer is killed and tried again."""
     max_attempts: Annotated[int, Field(ge=1)] = 10
     """Deliveries are given up after so many tries."""
     retry_delay_seconds: PositiveSeconds = 10.0
-    """Pause after the first failed delivery; doubles each time, at most an hour."""
+    """Pause after the first failed delivery; doubles each time, at most an hour, and up to a
+    quarter more by chance."""
 
 
 class LogSettings(Section):
@@ -201,6 +194,8 @@ class Settings(Section):
     full: FullSettings = FullSettings()
     worker: WorkerSettings = WorkerSettings()
     alerts: AlertSettings = AlertSettings()
+    channels: dict[ChannelName, ChannelSettings] = Field(default_factory=dict)
+    """Where alerts go beside the log, by name."""
     log: LogSettings = LogSettings()
 
     @property
@@ -339,6 +334,16 @@ def _anchored(
         probes = _absolute(diagnostic.probes, folder_of("diagnostic.probes"), env)
         texts = {"probes": probes, "probe_texts": read_texts(probes)}
         diagnostic = diagnostic.model_copy(update=texts)
+    channels = {
+        name: channel.model_copy(
+            update={
+                field: _absolute(path, folder_of("channels"), env)
+                for field, path in channel
+                if isinstance(path, Path)
+            }
+        )
+        for name, channel in settings.channels.items()
+    }
     url = settings.database.url
     if url is not None:
         url = SecretStr(_anchored_url(url.get_secret_value(), folder_of("database.url"), env))
@@ -348,6 +353,7 @@ def _anchored(
             "watch": settings.watch.model_copy(update={"roots": roots}),
             "base": settings.base.model_copy(update={"model": model}),
             "diagnostic": diagnostic,
+            "channels": channels,
             "database": settings.database.model_copy(update={"url": url}),
         }
     )

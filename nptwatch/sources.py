@@ -11,7 +11,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import (
@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from nptwatch.channel_settings import ChannelSettings
 from nptwatch.errors import ConfigError
 from nptwatch.settings import Settings, default_state_dir
 
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 PREFIX = "NPTWATCH_"
 COMMAND_LINE = "the command line"
-NOT_SETTINGS = re.compile(r"NPTWATCH_(CONFIG|DEBUG|TEST_.*)")
+CHANNELS = "channels"
+"""The one key whose value is tables, with names of the user's own."""
+NOT_SETTINGS = re.compile(r"NPTWATCH_(CONFIG|DEBUG|TEST_.*|SECRET_.*)")
 """Variables with our prefix that are no settings."""
 
 
@@ -64,7 +67,7 @@ class Variables(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: object) -> object:
         """Read a list: JSON, else one plain value; broken JSON is refused later, with the value."""
-        if not str(value).lstrip().startswith("["):
+        if field_name != CHANNELS and not str(value).lstrip().startswith("["):
             return [value]
         try:
             return super().decode_complex_value(field_name, field, value)
@@ -127,6 +130,11 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
 
 FIELDS = dict(_fields(Settings))
 """Every key, as `section.name`, with its type."""
+TYPES = {
+    f'"{get_args(model.model_fields["type"].annotation)[0]}"': list(model.model_fields)
+    for model in get_args(get_args(ChannelSettings)[0])
+}
+"""What type a channel can have, and the settings of each."""
 SECTIONS = {key.partition(".")[0] for key in FIELDS if "." in key}
 
 
@@ -194,6 +202,8 @@ def _unknown_variables(env: Mapping[str, str]) -> Iterator[str]:
 def _wrong(error: ErrorDetails, given: Mapping[str, Given]) -> str | None:
     """Say what is wrong with a value; None where it has no key, which was told already."""
     loc = [str(part) for part in error["loc"]]
+    if loc[0] == CHANNELS:
+        return _wrong_channel(error, loc, given)
     key = next((k for k in (".".join(loc[:2]), loc[0]) if k in FIELDS), None)
     if key is None:
         return None
@@ -203,6 +213,25 @@ def _wrong(error: ErrorDetails, given: Mapping[str, Given]) -> str | None:
     expected = error["msg"].replace("Input should be", "should be").replace("tuple", "list")
     origin = by.origin if by else "the defaults"
     return f"{key} (from {origin}): {shown}{expected[0].lower()}{expected[1:]}"
+
+
+def _wrong_channel(error: ErrorDetails, loc: list[str], given: Mapping[str, Given]) -> str:
+    """Say what is wrong with a channel, without its values: one may be a secret."""
+    _, name, tag, *fields = [*loc, "", "", ""][: max(len(loc), 3)]
+    place = ".".join(filter(None, [CHANNELS, name, *fields]))
+    expected = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    if tag == "[key]":
+        expected = f"{name!r} is no name: {expected}"
+        place = CHANNELS
+    elif error["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        expected = f"needs type = {' or '.join(TYPES)}"
+    elif error["type"] == "extra_forbidden":
+        known = TYPES[f'"{tag}"']
+        near = [f"{fields[0]}_env"] if f"{fields[0]}_env" in known else known
+        close = get_close_matches(fields[0], near, n=1, cutoff=0.4)
+        expected = "no such setting" + (f", did you mean {close[0]}?" if close else "")
+    by = given.get(CHANNELS)
+    return f"{place} (from {by.origin if by else 'the defaults'}): {expected}"
 
 
 def _hint(wrong: str, known: Collection[str]) -> str:

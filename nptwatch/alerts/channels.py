@@ -1,36 +1,29 @@
-"""Where an alert goes: the log, and a command of the user's."""
+"""Where an alert goes: the log, and what the settings name."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import tempfile
-import threading
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from nptwatch.errors import NptwatchError
+from nptwatch.alerts.commands import CommandChannel
+from nptwatch.alerts.remote import AppriseChannel, WebhookChannel
+from nptwatch.alerts.secrets import Secret
+from nptwatch.channel_settings import (
+    LOG,
+    AppriseChannelSettings,
+    CommandChannelSettings,
+    WebhookChannelSettings,
+)
+from nptwatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import IO
+    from collections.abc import Mapping
 
-    from nptwatch.settings import AlertSettings
+    from nptwatch.channel_settings import ChannelSettings
     from nptwatch.store.records import Delivery
 
-STDERR_TAIL_BYTES = 2000
-"""How much of a failed command's words is kept in the outbox."""
-
 log = structlog.get_logger()
-
-
-class DeliveryError(NptwatchError):
-    """A channel did not take a message; it is tried again."""
-
-    retryable = True
 
 
 class Channel(Protocol):
@@ -40,6 +33,10 @@ class Channel(Protocol):
     def name(self) -> str:
         """As it stands in the outbox."""
 
+    @property
+    def longest_seconds(self) -> float:
+        """No delivery takes longer."""
+
     def send(self, delivery: Delivery) -> None:
         """Deliver.
 
@@ -47,115 +44,88 @@ class Channel(Protocol):
             DeliveryError: it was not delivered and may be tried again.
         """
 
+    def check(self) -> None:
+        """Look, without sending anything, whether its secrets are there and can be used.
+
+        Raises:
+            ConfigError: they are not.
+        """
+
     def close(self) -> None:
         """Break off what is being sent: the daemon stops."""
 
 
-def make_channels(settings: AlertSettings) -> list[Channel]:
-    """Build the channels that the settings name; the log is always one."""
-    channels: list[Channel] = [LogChannel()]
-    if settings.command:
-        channels.append(
-            CommandChannel(settings.command, timeout_seconds=settings.command_timeout_seconds)
-        )
-    return channels
+def make_channels(
+    channels: Mapping[str, ChannelSettings], *, env: Mapping[str, str]
+) -> list[Channel]:
+    """Build the channels that the settings name; the log is always one.
+
+    Args:
+        env: where secrets are looked for.
+    """
+    return [LogChannel(), *(_make(name, channel, env) for name, channel in channels.items())]
 
 
-def channel_names(settings: AlertSettings) -> tuple[str, ...]:
-    """Names of the channels that the settings ask for, for the rules."""
-    return tuple(channel.name for channel in make_channels(settings))
+def channel_names(channels: Mapping[str, ChannelSettings]) -> tuple[str, ...]:
+    """Names of all channels there are, for the rules; builds none and needs no secret."""
+    return (LOG, *channels)
+
+
+def require_secrets(channels: Mapping[str, ChannelSettings], *, env: Mapping[str, str]) -> None:
+    """Hold that every secret that the channels need can be read.
+
+    Raises:
+        ConfigError: one cannot; tells all.
+    """
+    problems = []
+    for name, channel in channels.items():
+        for field in ("url", "key"):
+            if hasattr(channel, f"{field}_env"):
+                try:
+                    Secret.of(name, channel, field, env).read()
+                except ConfigError as error:
+                    problems.append(str(error))
+    if problems:
+        raise ConfigError("\n  ".join(["channels cannot be used:", *problems]))
+
+
+def _make(name: str, settings: ChannelSettings, env: Mapping[str, str]) -> Channel:
+    match settings:
+        case CommandChannelSettings():
+            return CommandChannel(
+                name, settings.command, timeout_seconds=settings.timeout_seconds, env=env
+            )
+        case AppriseChannelSettings():
+            return AppriseChannel(
+                name,
+                url=Secret.of(name, settings, "url", env),
+                timeout_seconds=settings.timeout_seconds,
+                env=env,
+            )
+        case WebhookChannelSettings():
+            return WebhookChannel(
+                name,
+                url=Secret.of(name, settings, "url", env),
+                key=Secret.of(name, settings, "key", env),
+                ca_file=settings.ca_file,
+                timeout_seconds=settings.timeout_seconds,
+                env=env,
+            )
 
 
 class LogChannel:
-    """One log event per alert, at a level that a quiet log still shows."""
+    """One log event per alert, at a level that a quiet log still shows; its title, not its text."""
 
-    name = "log"
+    name = LOG
+    longest_seconds = 1.0
 
     def send(self, delivery: Delivery) -> None:
         """Log the alert."""
-        log.warning("alert_raised", event_id=delivery.event_id, **delivery.payload)
+        fields = {name: value for name, value in delivery.payload.items() if name != "text"}
+        log.warning("alert_raised", event_id=delivery.event_id, **fields)
+
+    def check(self) -> None:
+        """Needs nothing."""
 
     def close(self) -> None:
         """Nothing to break off."""
-
-
-class CommandChannel:
-    """A program that gets the event as one JSON object on standard input.
-
-    Input and error output are unlinked files, not pipes: a program that reads nothing, writes
-    much, or leaves a child behind with its output open can neither break nor block the sender.
-    """
-
-    name = "command"
-
-    def __init__(self, argv: Sequence[str], *, timeout_seconds: float) -> None:
-        self._argv = tuple(argv)
-        self._timeout_seconds = timeout_seconds
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
-
-    def send(self, delivery: Delivery) -> None:
-        """Run the program; exit code 0 means delivered.
-
-        Raises:
-            DeliveryError: it could not be started, failed, or ran too long and was killed.
-        """
-        event = {"event_id": delivery.event_id, **delivery.payload}
-        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
-            said.write(json.dumps(event, sort_keys=True).encode() + b"\n")
-            said.seek(0)
-            process = self._start(said, errors)
-            try:
-                code = process.wait(self._timeout_seconds)
-            except subprocess.TimeoutExpired:
-                _kill_group(process)
-                msg = f"{self._argv[0]} was killed after {self._timeout_seconds:g} s"
-                raise DeliveryError(msg) from None
-            finally:
-                with self._lock:
-                    self._process = None
-            if code != 0:
-                msg = f"{self._argv[0]} ended with exit code {code}{_tail(errors)}"
-                raise DeliveryError(msg)
-
-    def close(self) -> None:
-        """Kill the program that runs now and start no other."""
-        with self._lock:
-            self._closed = True
-            if self._process is not None:
-                _kill_group(self._process)
-
-    def _start(self, said: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._closed:
-                msg = "the daemon stops"
-                raise DeliveryError(msg)
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - the user's own command, no shell
-                    self._argv,
-                    stdin=said,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-            except OSError as exc:
-                msg = f"{self._argv[0]} could not be started: {exc.strerror}"
-                raise DeliveryError(msg) from exc
-            return self._process
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a command and its children; the group is gone already when all of them ended."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
-
-
-def _tail(errors: IO[bytes]) -> str:
-    size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, size - STDERR_TAIL_BYTES))
-    text = errors.read().decode(errors="replace").strip()
-    return f": {text}" if text else ""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from nptwatch.alerts.channels import DeliveryError
+from nptwatch.alerts.texts import built_in
+from nptwatch.errors import DeliveryError
 from nptwatch.store.records import OutboxState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from random import Random
 
     from nptwatch.alerts.channels import Channel
     from nptwatch.settings import AlertSettings
     from nptwatch.store.outbox import Outbox
     from nptwatch.store.records import Delivery
+
+MOST_STRETCH = 0.25
+"""A pause is longer by up to this share, by chance."""
 
 LEASE_MARGIN_SECONDS = 30.0
 """A claim outlives the slowest delivery by so much; after a crash it is sent again then."""
@@ -31,14 +37,26 @@ class Sender:
     """Delivers what is due; failures come back later, so a channel that fails holds up no other.
 
     One that hangs holds up what is sent in the same turn: give each channel turns of its own.
+
+    Args:
+        random: stretches the pauses after failures.
     """
 
     def __init__(
-        self, outbox: Outbox, channels: Sequence[Channel], settings: AlertSettings
+        self,
+        outbox: Outbox,
+        channels: Sequence[Channel],
+        settings: AlertSettings,
+        *,
+        random: Random,
     ) -> None:
         self._outbox = outbox
         self._channels = {channel.name: channel for channel in channels}
         self._settings = settings
+        self._random = random
+        self._lease_seconds = LEASE_MARGIN_SECONDS + max(
+            (channel.longest_seconds for channel in channels), default=0.0
+        )
         self._stop = threading.Event()
 
     def run_due(self, channel: str | None = None) -> int:
@@ -59,8 +77,7 @@ class Sender:
         for _ in range(BATCH):
             if self._stop.is_set():
                 break
-            lease_seconds = self._settings.command_timeout_seconds + LEASE_MARGIN_SECONDS
-            delivery = self._outbox.claim(lease_seconds=lease_seconds, skip=skip)
+            delivery = self._outbox.claim(lease_seconds=self._lease_seconds, skip=skip)
             if delivery is None:
                 break
             delivered += self._deliver(delivery)
@@ -82,7 +99,7 @@ class Sender:
             if channel is None:
                 msg = f"channel {delivery.channel} is not configured"
                 raise DeliveryError(msg)  # noqa: TRY301 - one place handles all failures
-            channel.send(delivery)
+            channel.send(_worded(delivery))
         except DeliveryError as error:
             self._failed(delivery, error)
             return False
@@ -96,11 +113,20 @@ class Sender:
             str(error),
             max_attempts=self._settings.max_attempts,
             retry_delay_seconds=self._settings.retry_delay_seconds,
+            stretch=self._random.uniform(1.0, 1.0 + MOST_STRETCH),
+            at_least_seconds=error.retry_after_seconds,
         )
         if state == OutboxState.GIVEN_UP:
             log.error("alert_given_up", error=str(error), **_who(delivery))
         else:
             log.warning("alert_failed", error=str(error), **_who(delivery))
+
+
+def _worded(delivery: Delivery) -> Delivery:
+    """Add title and text; the text of the row is a short one."""
+    text = built_in({"event_id": delivery.event_id, **delivery.payload})
+    payload = {**delivery.payload, "title": text.title, "text": text.body}
+    return replace(delivery, payload=payload)
 
 
 def _who(delivery: Delivery) -> dict[str, object]:

@@ -11,9 +11,15 @@ import typer
 
 from nptwatch.cli.screen import print_json
 from nptwatch.cli.session import ConfigOption, JsonOption  # noqa: TC001 - Typer reads them
+from nptwatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nptwatch.settings import Loaded
+    from collections.abc import Iterator
+
+    from nptwatch.settings import Loaded, Settings
+
+CHANNELS = "channels"
+"""The one section whose entries are tables."""
 
 app = typer.Typer(
     add_completion=False,
@@ -39,6 +45,8 @@ def check(*, config: ConfigOption = None) -> None:
     for root in loaded.settings.watch.roots:
         if not root.is_dir():
             typer.echo(f"note: watch.roots: {root} is not a directory", err=True)
+    for problem in _channel_problems(loaded.settings):
+        typer.echo(f"note: {problem}", err=True)
 
 
 @app.command()
@@ -55,7 +63,9 @@ def show(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     print(f"# settings file: {loaded.file or 'none'}")
     _print_table("", {k: v for k, v in tree.items() if not isinstance(v, dict)}, loaded)
     for section, table in tree.items():
-        if isinstance(table, dict):
+        if section == CHANNELS and isinstance(table, dict):
+            _print_channels(table, loaded)
+        elif isinstance(table, dict):
             print(f"\n[{section}]")
             _print_table(f"{section}.", table, loaded)
 
@@ -64,6 +74,17 @@ def _load(config: Path | None) -> Loaded:
     from nptwatch.settings import load
 
     return load(config, env=os.environ)
+
+
+def _channel_problems(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with channels here; a daemon's environment may hold more secrets."""
+    from nptwatch.alerts.channels import make_channels
+
+    for channel in make_channels(settings.channels, env=os.environ):
+        try:
+            channel.check()
+        except ConfigError as error:
+            yield str(error)
 
 
 def _masked(loaded: Loaded) -> dict[str, object]:
@@ -76,10 +97,23 @@ def _masked(loaded: Loaded) -> dict[str, object]:
     return tree
 
 
+def _print_channels(channels: dict[str, dict[str, object]], loaded: Loaded) -> None:
+    """Print a table for each channel; they hold the names of secrets only."""
+    if not channels:
+        print(f"\n[{CHANNELS}]")
+    for name, table in channels.items():
+        print(f"\n[{CHANNELS}.{name}]  # {loaded.given[CHANNELS].origin}")
+        for line in _lines(table):
+            print(line)
+
+
 def _print_table(prefix: str, table: dict[str, object], loaded: Loaded) -> None:
-    for name, value in table.items():
+    for name, line in zip(table, _lines(table), strict=True):
         given = loaded.given.get(prefix + name)
-        origin = f"  # {given.origin}" if given else ""
+        print(f"{line}  # {given.origin}" if given else line)
+
+
+def _lines(table: dict[str, object]) -> Iterator[str]:
+    for name, value in table.items():
         # JSON's strings, numbers, booleans and arrays are TOML's too; null is not
-        text = f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}"
-        print(text + origin)
+        yield f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}"

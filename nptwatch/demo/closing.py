@@ -102,9 +102,10 @@ class Closing:
         self._say(
             f"alerts, as they came to their command (kept in {self.near(self.folder.alerts)}):"
         )
-        for line in self.folder.alerts.read_text(encoding="utf-8").splitlines():
-            event = json.loads(line)
-            self._say(_wrapped(f"{event['kind']}: {event['text']}"))
+        for told in self.folder.alerts.read_text(encoding="utf-8").splitlines():
+            event = json.loads(told)
+            for line in (f"{event['kind']}:", *event["text"].splitlines()):
+                self._say(_wrapped(line))
 
     def _next(self, first: Path) -> Sequence[str]:
         config = f"--config {self.near(self.folder.config)}"
@@ -125,7 +126,7 @@ class Closing:
 
 
 def _wrapped(text: str) -> str:
-    """Break a sentence at 78 columns, words and paths whole."""
+    """Break a line at 78 columns, words and paths whole."""
     return textwrap.fill(
         text,
         width=78,

@@ -145,7 +145,8 @@ local_files_only = true
 device = "cpu"
 threads = 1
 
-[alerts]
+[channels.file]
+type = "command"
 command = {_texts(["tee", "-a", str(self.alerts)])}
 """
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.engine import make_url
 
-from nptwatch.alerts.channels import channel_names, make_channels
+from nptwatch.alerts.channels import channel_names, make_channels, require_secrets
 from nptwatch.alerts.outbox import Sender
 from nptwatch.service.build import build_watcher, is_sqlite, open_stores
 from nptwatch.service.schedule import Chore, Schedule
@@ -54,6 +56,7 @@ class Crew:
     """
 
     def __init__(self, settings: Settings, *, worker_arguments: Sequence[str]) -> None:
+        require_secrets(settings.channels, env=os.environ)
         self._settings = settings
         self._stores = open_stores(settings, migrate=True, application="nptwatch run")
         self._supervisor = Supervisor(settings, self._stores, arguments=worker_arguments)
@@ -62,8 +65,8 @@ class Crew:
         self._watch_thread = threading.Thread(
             target=self._watch, name="nptwatch-watcher", daemon=True
         )
-        channels = make_channels(settings.alerts)
-        self._sender = Sender(self._stores.outbox, channels, settings.alerts)
+        channels = make_channels(settings.channels, env=os.environ)
+        self._sender = Sender(self._stores.outbox, channels, settings.alerts, random=Random())  # noqa: S311 - jitter
         self._schedule = Schedule(self._chores())
 
     def start(self) -> None:
@@ -127,12 +130,12 @@ class Crew:
             Chore(name="reap_leases", do=self._reap_leases, every_seconds=REAPER_SECONDS),
             Chore(name="lost_workers", do=self._note_lost_workers, every_seconds=REAPER_SECONDS),
             *(
-                Chore(  # one for each channel: a command that hangs holds up nothing else
+                Chore(  # one for each channel: one that hangs holds up no other
                     name=f"send_alerts_{channel}",
                     do=partial(self._sender.run_due, channel),
                     every_seconds=SENDER_SECONDS,
                 )
-                for channel in channel_names(self._settings.alerts)
+                for channel in channel_names(self._settings.channels)
             ),
         ]
 

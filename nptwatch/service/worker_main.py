@@ -91,7 +91,7 @@ def _work(arguments: argparse.Namespace, settings: Settings, say_ready: Callable
         queue=stores.queue,
         workers=stores.workers,
         diagnoser=_make_diagnoser(arguments.diagnoser, settings),
-        rules=make_rules(settings.alerts, channel_names(settings.alerts)),
+        rules=make_rules(settings.alerts, channel_names(settings.channels)),
         settings=settings.worker,
         settings_hash=partial(settings_hash, settings),
         unloadable_after_seconds=settings.watch.unloadable_after_seconds,

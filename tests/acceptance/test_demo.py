@@ -142,7 +142,9 @@ def test_the_whole_demo_in_short(tmp_path: Path) -> None:
     folder = DemoFolder(path=tmp_path / "demo")
     events = [json.loads(line) for line in folder.alerts.read_text().splitlines()]
     assert events[0]["kind"] == "reached_good"
-    assert events[0]["text"] in " ".join(out.split())  # wrapped to the width of a terminal
+    assert " ".join(events[0]["text"].split()) in " ".join(
+        out.split()
+    )  # wrapped to the width of a terminal
     assert "daemon_stopped" in folder.daemon_log.read_text()
     lines = out.splitlines()
     steps = [line.split()[0] for line in lines if line.strip()[:1].isdigit() and " done " in line]

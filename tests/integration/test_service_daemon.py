@@ -59,8 +59,13 @@ def start(place: Place) -> Iterator[Start]:
 
 
 def noting(tmp_path: Path, program: str = NOTE) -> dict[str, object]:
-    """Alert settings with a command that appends the event to a file."""
-    return {"command": [sys.executable, "-S", "-c", program, str(tmp_path / "alerts")]}
+    """Channel settings with a command that appends the event to a file."""
+    return command([sys.executable, "-S", "-c", program, str(tmp_path / "alerts")])
+
+
+def command(argv: list[str]) -> dict[str, object]:
+    """Channel settings with one command."""
+    return {"command": {"type": "command", "command": argv, "timeout_seconds": 50.0}}
 
 
 def alerts(tmp_path: Path) -> list[dict[str, object]]:
@@ -74,7 +79,7 @@ def test_a_checkpoint_is_found_measured_recorded_and_told(
 ) -> None:
     """Backlog and newcomers get one result each, a change to GOOD one alert; SIGTERM exits 0."""
     first = place.checkpoint(100, mse=0.7, cosine=0.7)
-    daemon = start(place.settings(alerts=noting(tmp_path)))
+    daemon = start(place.settings(channels=noting(tmp_path)))
     until(lambda: place.graded() == {100: "POOR"}, seconds=LONG)
     second = place.checkpoint(200, mse=0.08)
     until(lambda: alerts(tmp_path), seconds=LONG)
@@ -104,7 +109,7 @@ def test_a_restart_repeats_nothing_and_tells_nothing_twice(
     place: Place, start: Start, tmp_path: Path
 ) -> None:
     """What was done stays done: no second measurement, no second alert."""
-    settings = place.settings(alerts=noting(tmp_path))
+    settings = place.settings(channels=noting(tmp_path))
     done = place.checkpoint(100, mse=0.08)
     daemon = start(settings)
     until(lambda: alerts(tmp_path), seconds=LONG)
@@ -139,7 +144,7 @@ def test_a_killed_daemon_takes_its_worker_along_and_loses_nothing(
     place: Place, start: Start, tmp_path: Path
 ) -> None:
     """SIGKILL of the daemon ends the worker; the next daemon goes on, repeating nothing done."""
-    settings = place.settings(worker={"shutdown_seconds": 0.5}, alerts=noting(tmp_path))
+    settings = place.settings(worker={"shutdown_seconds": 0.5}, channels=noting(tmp_path))
     done = place.checkpoint(100, mse=0.08)
     daemon = start(settings)
     until(lambda: alerts(tmp_path), seconds=LONG)
@@ -309,8 +314,9 @@ def test_one_scan_at_start_and_then_one_in_each_interval(place: Place, start: St
 
 def test_an_alert_command_that_hangs_holds_up_no_log(place: Place, start: Start) -> None:
     """Each channel has a turn of its own: a second run's alert is logged meanwhile."""
-    hang = {"command": ["sleep", "60"], "command_timeout_seconds": 50.0}
-    daemon = start(place.settings(alerts=hang, worker={"shutdown_seconds": 0.5}))
+    daemon = start(
+        place.settings(channels=command(["sleep", "60"]), worker={"shutdown_seconds": 0.5})
+    )
     place.checkpoint(100, mse=0.08)
     daemon.wait_for("alert_raised")
     place.checkpoint(100, run="run2", mse=0.08)
@@ -412,7 +418,7 @@ def test_an_alert_is_tried_again_until_the_command_takes_it(
 ) -> None:
     """A command that fails first gets the same event again; the log channel is not held up."""
     place.checkpoint(100, mse=0.08)
-    daemon = start(place.settings(alerts=noting(tmp_path, FAIL_FIRST)))
+    daemon = start(place.settings(channels=noting(tmp_path, FAIL_FIRST)))
     failed = daemon.wait_for("alert_failed")
     until(lambda: alerts(tmp_path), seconds=LONG)
 

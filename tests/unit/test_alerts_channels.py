@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from nptwatch.alerts.channels import CommandChannel, DeliveryError, LogChannel, make_channels
-from nptwatch.settings import AlertSettings
+from nptwatch.alerts.channels import LogChannel, channel_names, make_channels
+from nptwatch.alerts.commands import CommandChannel
+from nptwatch.channel_settings import CommandChannelSettings
+from nptwatch.errors import ConfigError, DeliveryError
 from nptwatch.store.records import Delivery
 
 if TYPE_CHECKING:
@@ -42,7 +44,14 @@ def python(program: str, *arguments: str) -> list[str]:
 
 def channel(program: str, *arguments: str, timeout: float = 20.0) -> CommandChannel:
     """A command channel that runs a small program."""
-    return CommandChannel(python(program, *arguments), timeout_seconds=timeout)
+    return CommandChannel(
+        "command", python(program, *arguments), timeout_seconds=timeout, env=os.environ
+    )
+
+
+def missing() -> CommandChannel:
+    """A command channel whose program is not there."""
+    return CommandChannel("command", ["/no/such/program"], timeout_seconds=5, env=os.environ)
 
 
 def is_running(pid: int) -> bool:
@@ -112,7 +121,12 @@ def test_a_failing_command_is_an_error_with_the_end_of_what_it_said() -> None:
 def test_a_missing_command_is_an_error() -> None:
     """A program that is not there is a failed delivery, not a crash."""
     with pytest.raises(DeliveryError, match="could not be started: No such file"):
-        CommandChannel(["/no/such/program"], timeout_seconds=5).send(delivery())
+        missing().send(delivery())
+    with pytest.raises(
+        ConfigError, match=r"channels\.command\.command: no program /no/such/program"
+    ):
+        missing().check()
+    channel("pass").check()
 
 
 def test_a_hanging_command_is_killed_with_its_children(tmp_path: Path) -> None:
@@ -172,10 +186,9 @@ def test_close_breaks_off_a_running_command_and_refuses_the_next(tmp_path: Path)
         slow.send(delivery())
 
 
-def test_the_log_is_always_a_channel_and_the_command_only_when_set() -> None:
-    """Without a command there is the log alone."""
-    assert [one.name for one in make_channels(AlertSettings())] == ["log"]
-    assert [one.name for one in make_channels(AlertSettings(command=("true",)))] == [
-        "log",
-        "command",
-    ]
+def test_the_log_is_always_a_channel_and_others_have_the_names_of_the_settings() -> None:
+    """Without settings there is the log alone; the rules hear the same names."""
+    assert [one.name for one in make_channels({}, env={})] == ["log"]
+    settings = {"tell-me": CommandChannelSettings(type="command", command=("true",))}
+    assert [one.name for one in make_channels(settings, env={})] == ["log", "tell-me"]
+    assert channel_names(settings) == ("log", "tell-me")

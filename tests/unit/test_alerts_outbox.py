@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
-from nptwatch.alerts.channels import DeliveryError
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.rules import make_rules
+from nptwatch.errors import DeliveryError
 from nptwatch.service.build import open_stores, request_of
 from nptwatch.settings import AlertSettings, Settings
 from nptwatch.store.outbox import Outbox
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.both_engines
 
 
-ALERTS = AlertSettings(max_attempts=3, retry_delay_seconds=10.0, command_timeout_seconds=5.0)
+ALERTS = AlertSettings(max_attempts=3, retry_delay_seconds=10.0)
 
 
 class Fake:
@@ -33,6 +34,8 @@ class Fake:
 
     def __init__(self, name: str, *, refuses: bool = False) -> None:
         self.name = name
+        self.longest_seconds = 5.0
+        self.retry_after_seconds = 0.0
         self.refuses = refuses
         self.got: list[str] = []
         self.is_closed = False
@@ -40,8 +43,13 @@ class Fake:
     def send(self, delivery: Delivery) -> None:
         """Keep or refuse."""
         if self.refuses:
-            raise DeliveryError(f"{self.name} is down")
+            raise DeliveryError(
+                f"{self.name} is down", retry_after_seconds=self.retry_after_seconds
+            )
         self.got.append(delivery.event_id)
+
+    def check(self) -> None:
+        """Needs nothing."""
 
     def close(self) -> None:
         """Note it."""
@@ -55,7 +63,7 @@ class Post:
         self.now = datetime.now(UTC)
         self.outbox = Outbox(stores.database, clock=lambda: self.now)
         self.down, self.up = Fake("down", refuses=True), Fake("up")
-        self.sender = Sender(self.outbox, [self.down, self.up], ALERTS)
+        self.sender = Sender(self.outbox, [self.down, self.up], ALERTS, random=Random(1))  # noqa: S311 - jitter
         self._stores = stores
         self._request = request_of(settings)
 
@@ -128,17 +136,47 @@ def test_what_was_delivered_is_not_sent_again(post: Post) -> None:
 
 
 def test_a_refused_message_is_tried_again_later_and_not_before(post: Post) -> None:
-    """The pause doubles: 10 s, then 20 s."""
+    """The pause is 10 s, and up to a quarter more by chance."""
     post.alert("run1", ("down",))
     post.sender.run_due()
     post.down.refuses = False
-    post.now += timedelta(seconds=9)
+    post.now += timedelta(seconds=9.9)
     assert post.sender.run_due() == 0
 
-    post.now += timedelta(seconds=2)
+    post.now += timedelta(seconds=2.7)
 
     assert post.sender.run_due() == 1
     assert len(post.down.got) == 1
+
+
+def test_what_failed_together_comes_back_apart(post: Post) -> None:
+    """Chance stretches the pauses, so that a receiver that is back is not run over."""
+    for run in ("run1", "run2", "run3", "run4"):
+        post.alert(run, ("down",))
+    post.sender.run_due()
+    post.down.refuses = False
+    came = []
+    for _ in range(26):
+        post.now += timedelta(seconds=0.1)
+        came.append(post.sender.run_due())
+        post.now += timedelta(seconds=9.9 if len(came) == 1 else 0)
+
+    assert sum(came) == 4
+    assert max(came) < 4
+
+
+def test_a_receiver_is_left_alone_for_as_long_as_it_asked(post: Post) -> None:
+    """Retry-After outweighs the pause of our own."""
+    post.alert("run1", ("down",))
+    post.down.retry_after_seconds = 120.0
+    post.sender.run_due()
+    post.down.refuses = False
+    post.now += timedelta(seconds=119)
+    assert post.sender.run_due() == 0
+
+    post.now += timedelta(seconds=1)
+
+    assert post.sender.run_due() == 1
 
 
 def test_a_message_is_given_up_after_its_last_try(post: Post) -> None:

@@ -27,7 +27,16 @@ MAY_IMPORT = {
 }
 """Which packages a package may import beside itself; all may import the shared ground."""
 
-SHARED_GROUND = {"errors", "settings", "logs", "sources", "globs", "__init__"}
+SHARED_GROUND = {
+    "errors",
+    "settings",
+    "sections",
+    "channel_settings",
+    "logs",
+    "sources",
+    "globs",
+    "__init__",
+}
 
 HEAVY = {"torch", "transformers", "safetensors", "tokenizers"}
 MAY_BE_HEAVY = {"npt", "diagnostics", "worker", "demo"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nptwatch.channel_settings import CommandChannelSettings
 from nptwatch.demo.children import Child, DemoError
 from nptwatch.demo.folder import MARKER, DemoFolder
 from nptwatch.errors import ConfigError
@@ -75,7 +76,9 @@ def test_settings_load_whatever_the_folder_is_called(tmp_path: Path, name: str) 
         settings = load_settings(folder.config, env={}, overrides={})
     assert settings.watch.roots == (folder.experiments,)
     assert settings.base.model == str(folder.base)
-    assert settings.alerts.command == ("tee", "-a", str(folder.alerts))
+    assert settings.channels == {
+        "file": CommandChannelSettings(type="command", command=("tee", "-a", str(folder.alerts)))
+    }
     assert settings.state_dir / "nptwatch.db" == folder.database
     assert settings.base.local_files_only
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from nptwatch.settings import load, load_settings
-from nptwatch.sources import FIELDS
+from nptwatch.sources import CHANNELS, FIELDS, TYPES
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 
@@ -26,8 +27,7 @@ def test_example_names_every_setting() -> None:
     given = set(load(EXAMPLE, env={}).given)
     unset = keys - given
     assert unset == {"state_dir", "database.url", "base.model", "diagnostic.probes"}
-    uncommented = re.sub(r"^# (?=\w+ = )", "", EXAMPLE.read_text(), flags=re.MULTILINE)
-    table = tomllib.loads(uncommented)
+    table = uncommented()
     for key in unset:
         section, _, name = key.rpartition(".")
         assert name in (table[section] if section else table)
@@ -37,6 +37,27 @@ def test_example_explains_every_setting() -> None:
     """A comment stands above each setting."""
     lines = EXAMPLE.read_text().splitlines()
     settings = [i for i, line in enumerate(lines) if re.match(r"(# )?\w+ = ", line)]
-    assert len(settings) == len(FIELDS)
+    channels = [key for keys in TYPES.values() for key in keys]
+    assert len(settings) == len(FIELDS) - 1 + len(channels)
     for i in settings:
-        assert re.match(r"# \S.*[a-z]", lines[i - 1]), f"line {i + 1}: {lines[i]}"
+        if not re.match(r"# \[channels\.\w+\]", lines[i - 1]):
+            assert re.match(r"# \S.*[a-z]", lines[i - 1]), f"line {i + 1}: {lines[i]}"
+
+
+def test_example_names_every_setting_of_every_channel() -> None:
+    """One channel of each type, with all that it can have, and they load."""
+    channels = uncommented()[CHANNELS]
+    assert {f'"{channel["type"]}"': sorted(channel) for channel in channels.values()} == {
+        kind: sorted(keys) for kind, keys in TYPES.items()
+    }
+    for channel in channels.values():
+        for key in [key for key in channel if key.endswith("_file") and key != "ca_file"]:
+            del channel[key]
+    loaded = load_settings(None, env={}, overrides={CHANNELS: channels}).channels
+    assert {type(channel.timeout_seconds) for channel in loaded.values()} == {float}
+
+
+def uncommented() -> dict[str, Any]:  # Any: a TOML table
+    """Give the example with everything that is commented out."""
+    text = re.sub(r"^# (?=\w+ = |\[channels\.)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    return tomllib.loads(text)
