@@ -91,8 +91,9 @@ def notify(question: Question) -> None:
     )
     services = apprise.Apprise(asset=asset)
     if not services.add(question.secrets["url"]) or len(services) != 1:
-        hint = f" ({words.said[-1]})" if words.said else ""
-        raise RefusedError(f"Apprise needs one URL of a service that it knows{hint}")
+        raise RefusedError(
+            "Apprise needs one URL of a service that it knows", "; ".join(words.said[-1:])
+        )
     if question.event is None:
         return
     sent = services.notify(
@@ -102,8 +103,11 @@ def notify(question: Question) -> None:
         notify_type=LOUDNESS.get(question.event["kind"], "info"),
     )
     if not sent:
-        said = "; ".join(words.said) or f"{sent.status.name.lower()}"
-        raise RefusedError(f"not delivered: {said}", retry_after_seconds=pauses.longest_seconds)
+        raise RefusedError(
+            f"not delivered ({sent.status.name.lower()})",
+            "; ".join(words.said),
+            retry_after_seconds=pauses.longest_seconds,
+        )
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def post(question: Question) -> None:
     except TimeoutError:
         raise RefusedError(f"no answer within {question.timeout_seconds:g} s") from None
     except urllib.error.URLError as error:
-        raise RefusedError(_reason(error.reason, question)) from None
+        raise _unreached(error.reason, question) from None
     except (http.client.HTTPException, OSError) as error:
         raise RefusedError(f"the connection broke ({type(error).__name__})") from None
 
@@ -135,15 +135,18 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def _refused(answer: urllib.error.HTTPError) -> RefusedError:
-    words = f"HTTP {answer.code} {answer.reason}".strip()
+    why = f"HTTP {answer.code}"
     if answer.code // 100 == 3:  # noqa: PLR2004 - redirections
-        words += " (redirects are not followed: give the final URL)"
+        why += " (redirects are not followed: give the final URL)"
     try:
         said = answer.read(LONGEST_ANSWER_BYTES).decode(errors="replace").strip()
     except (http.client.HTTPException, OSError):
         said = ""
-    words += f": {said}" if said else ""
-    return RefusedError(words, retry_after_seconds=retry_after(answer.headers.get("Retry-After")))
+    return RefusedError(
+        why,
+        ", ".join(filter(None, [answer.reason, said])),
+        retry_after_seconds=retry_after(answer.headers.get("Retry-After")),
+    )
 
 
 def retry_after(value: str | None, *, now: datetime | None = None) -> float:
@@ -160,14 +163,14 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float:
     return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS)
 
 
-def _reason(reason: object, question: Question) -> str:
+def _unreached(reason: object, question: Question) -> RefusedError:
     if isinstance(reason, TimeoutError):
-        return f"no answer within {question.timeout_seconds:g} s"
+        return RefusedError(f"no answer within {question.timeout_seconds:g} s")
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"TLS: the certificate is not trusted ({reason.verify_message})"
+        return RefusedError("TLS: the certificate is not trusted", reason.verify_message)
     if isinstance(reason, OSError):
-        return f"no connection: {reason.strerror or type(reason).__name__}"
-    return f"no connection ({type(reason).__name__})"
+        return RefusedError("no connection", reason.strerror or type(reason).__name__)
+    return RefusedError("no connection", type(reason).__name__)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 def _pieces(secret: str) -> set[str]:
-    parts = {secret, *re.split(r"[^\w.~%+=-]+", secret), *re.split(r"[^\w~%-]+", secret)}
+    url = secret.partition("://")[2] or secret  # a scheme is no secret
+    parts = {secret, *re.split(r"[^\w.~%+=-]+", url), *re.split(r"[^\w~%-]+", url)}
     return {part for part in parts if len(part) >= SHORTEST_PIECE}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LONGEST_WORDS = 300
-"""Characters of an error that are kept."""
+"""Characters of others' words that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +39,14 @@ class RefusedError(Exception):
     """The receiver did not take it.
 
     Args:
-        why: may hold secrets still.
+        why: in words of our own.
+        theirs: in words of others, which may hold secrets.
         retry_after_seconds: how long it wants to be left alone.
     """
 
-    def __init__(self, why: str, *, retry_after_seconds: float = 0.0) -> None:
+    def __init__(self, why: str, theirs: str = "", *, retry_after_seconds: float = 0.0) -> None:
+        self.why = why
+        self.theirs = theirs
         self.retry_after_seconds = retry_after_seconds
         super().__init__(why)
 
@@ -51,20 +54,25 @@ class RefusedError(Exception):
 def speak(send: Callable[[Question], None]) -> int:
     """Read the question, send, and answer: the `main` of a sending process."""
     question = Question(**json.loads(sys.stdin.buffer.read()))
-    error, retry_after_seconds = None, 0.0
+    refused = None
     try:
         send(question)
-    except RefusedError as refused:
-        error, retry_after_seconds = str(refused), refused.retry_after_seconds
-    except Exception as exc:  # noqa: BLE001 - outermost: whatever a library raises is an answer
-        error = f"{type(exc).__name__}: {exc}"
-    if error is not None:
-        error = _told(error, question.secrets)
-    json.dump({"error": error, "retry_after_seconds": retry_after_seconds}, sys.stdout)
+    except RefusedError as error:
+        refused = error
+    except Exception as error:  # noqa: BLE001 - outermost: whatever a library raises is an answer
+        refused = RefusedError(type(error).__name__, str(error))
+    answer = {
+        "error": None if refused is None else _told(refused, question.secrets),
+        "retry_after_seconds": 0.0 if refused is None else refused.retry_after_seconds,
+    }
+    json.dump(answer, sys.stdout)
     return 0
 
 
-def _told(error: str, secrets: Mapping[str, str]) -> str:
-    """One line, without control characters and secrets, cut after the secrets are gone."""
-    line = re.sub(r"[\x00-\x1f\x7f-\x9f\s]+", " ", redacted(error, secrets.values())).strip()
-    return line if len(line) <= LONGEST_WORDS else f"{line[:LONGEST_WORDS]}..."
+def _told(refused: RefusedError, secrets: Mapping[str, str]) -> str:
+    """One line, without control characters; others' words cut after the secrets are gone."""
+    theirs = redacted(refused.theirs, secrets.values())
+    theirs = re.sub(r"[\x00-\x1f\x7f-\x9f\s]+", " ", theirs).strip()
+    if len(theirs) > LONGEST_WORDS:
+        theirs = f"{theirs[:LONGEST_WORDS]}..."
+    return f"{refused.why}: {theirs}" if theirs else refused.why

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Got:
-    """A request as it arrived."""
+    """A request as it arrived; names of headers in small letters."""
 
     path: str
     headers: Mapping[str, str]
@@ -57,11 +57,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Take an event."""
         answer = self.server.next_answer()
-        if answer.act is not None and answer.act is die_early:
-            die(self)
+        if answer.act is die_early:
+            die_early(self)
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append(Got(path=self.path, headers=dict(self.headers), body=body))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.got.append(Got(path=self.path, headers=headers, body=body))
         if answer.act is not None:
             answer.act(self)
             return
@@ -141,7 +142,7 @@ def drip(handler: Handler) -> None:
 
 def die(handler: Handler) -> None:
     """Break the connection as a killed process does, in the middle of its answer."""
-    handler.wfile.write(b"HTTP/1.1 200 O")
+    handler.wfile.write(b"HTTP/1.")
     reset(handler.connection)
 
 
@@ -170,7 +171,7 @@ def certificates(folder: Path) -> Certificates:
 
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    authority.issue_cert("localhost").configure_cert(context)
     ca_file = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     return Certificates(server=context, ca_file=ca_file)
