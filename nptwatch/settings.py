@@ -155,6 +155,8 @@ class AlertSettings(Section):
         "reached_excellent",
     )
     """Which changes raise an alert."""
+    templates: Path | None = None
+    """Folder of texts in one's own words: KIND.txt or default.txt, in Jinja2."""
     max_attempts: Annotated[int, Field(ge=1)] = 10
     """Deliveries are given up after so many tries."""
     retry_delay_seconds: PositiveSeconds = 10.0
@@ -334,6 +336,10 @@ def _anchored(
         probes = _absolute(diagnostic.probes, folder_of("diagnostic.probes"), env)
         texts = {"probes": probes, "probe_texts": read_texts(probes)}
         diagnostic = diagnostic.model_copy(update=texts)
+    alerts = settings.alerts
+    if alerts.templates is not None:
+        templates = _absolute(alerts.templates, folder_of("alerts.templates"), env)
+        alerts = alerts.model_copy(update={"templates": templates})
     channels = {
         name: channel.model_copy(
             update={
@@ -353,6 +359,7 @@ def _anchored(
             "watch": settings.watch.model_copy(update={"roots": roots}),
             "base": settings.base.model_copy(update={"model": model}),
             "diagnostic": diagnostic,
+            "alerts": alerts,
             "channels": channels,
             "database": settings.database.model_copy(update={"url": url}),
         }

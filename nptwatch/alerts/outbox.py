@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from nptwatch.alerts.texts import built_in
 from nptwatch.errors import DeliveryError
 from nptwatch.store.records import OutboxState
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from nptwatch.alerts.channels import Channel
+    from nptwatch.alerts.templates import Texts
     from nptwatch.settings import AlertSettings
     from nptwatch.store.outbox import Outbox
     from nptwatch.store.records import Delivery
@@ -39,6 +39,7 @@ class Sender:
     One that hangs holds up what is sent in the same turn: give each channel turns of its own.
 
     Args:
+        texts: what people read of an event.
         random: stretches the pauses after failures.
     """
 
@@ -48,11 +49,13 @@ class Sender:
         channels: Sequence[Channel],
         settings: AlertSettings,
         *,
+        texts: Texts,
         random: Random,
     ) -> None:
         self._outbox = outbox
         self._channels = {channel.name: channel for channel in channels}
         self._settings = settings
+        self._texts = texts
         self._random = random
         self._lease_seconds = LEASE_MARGIN_SECONDS + max(
             (channel.longest_seconds for channel in channels), default=0.0
@@ -99,7 +102,7 @@ class Sender:
             if channel is None:
                 msg = f"channel {delivery.channel} is not configured"
                 raise DeliveryError(msg)  # noqa: TRY301 - one place handles all failures
-            channel.send(_worded(delivery))
+            channel.send(worded(delivery, self._texts))
         except DeliveryError as error:
             self._failed(delivery, error)
             return False
@@ -122,9 +125,9 @@ class Sender:
             log.warning("alert_failed", error=str(error), **_who(delivery))
 
 
-def _worded(delivery: Delivery) -> Delivery:
-    """Add title and text; the text of the row is a short one."""
-    text = built_in({"event_id": delivery.event_id, **delivery.payload})
+def worded(delivery: Delivery, texts: Texts) -> Delivery:
+    """Add title and text to what a channel gets."""
+    text = texts.of({"event_id": delivery.event_id, **delivery.payload})
     payload = {**delivery.payload, "title": text.title, "text": text.body}
     return replace(delivery, payload=payload)
 

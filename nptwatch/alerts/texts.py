@@ -37,7 +37,8 @@ def built_in(event: Mapping[str, Any]) -> Text:  # Any: free JSON
 
 def _title(event: Mapping[str, Any]) -> str:
     run = f"{event['run']}: " if event.get("run") else ""
-    return f"{run}{_short(event)}{_at_step(event)}{_late(event)}"
+    title = f"{run}{_short(event)}{_at_step(event)}{_late(event)}"
+    return " ".join(title.split())  # a folder's name may hold a line break
 
 
 def _happened(event: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ def check(*, config: ConfigOption = None) -> None:
     Example: nptwatch config check --config /etc/nptwatch/config.toml
     """
     loaded = _load(config)
+    _require_templates(loaded.settings)
     print(f"ok: {loaded.file or 'no settings file, defaults'}")
     if not loaded.settings.watch.roots:
         typer.echo("note: watch.roots is empty; name directories: `nptwatch run ROOT`", err=True)
@@ -74,6 +75,13 @@ def _load(config: Path | None) -> Loaded:
     from nptwatch.settings import load
 
     return load(config, env=os.environ)
+
+
+def _require_templates(settings: Settings) -> None:
+    if settings.alerts.templates is not None:
+        from nptwatch.alerts.templates import Texts
+
+        Texts(settings.alerts.templates).check()
 
 
 def _channel_problems(settings: Settings) -> Iterator[str]:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from nptwatch.alerts.channels import channel_names, make_channels, require_secrets
 from nptwatch.alerts.outbox import Sender
+from nptwatch.alerts.templates import Texts
 from nptwatch.service.build import build_watcher, is_sqlite, open_stores
 from nptwatch.service.schedule import Chore, Schedule
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
@@ -66,7 +67,13 @@ class Crew:
             target=self._watch, name="nptwatch-watcher", daemon=True
         )
         channels = make_channels(settings.channels, env=os.environ)
-        self._sender = Sender(self._stores.outbox, channels, settings.alerts, random=Random())  # noqa: S311 - jitter
+        self._sender = Sender(
+            self._stores.outbox,
+            channels,
+            settings.alerts,
+            texts=Texts(settings.alerts.templates),
+            random=Random(),  # noqa: S311 - jitter
+        )
         self._schedule = Schedule(self._chores())
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ from random import Random
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.remote import WebhookChannel
 from nptwatch.alerts.secrets import Secret
+from nptwatch.alerts.templates import Texts
 from nptwatch.logs import configure_logs
 from nptwatch.settings import AlertSettings
 from nptwatch.store.engine import Database
@@ -36,7 +37,7 @@ def main() -> None:
         timeout_seconds=20.0,
         env=os.environ,
     )
-    sender = Sender(outbox, [channel], AlertSettings(), random=Random(1))  # noqa: S311 - jitter
+    sender = Sender(outbox, [channel], AlertSettings(), texts=Texts(None), random=Random(1))  # noqa: S311 - jitter
     print(sender.run_due(), flush=True)
 
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.rules import make_rules
+from nptwatch.alerts.templates import Texts
 from nptwatch.errors import DeliveryError
 from nptwatch.service.build import open_stores, request_of
 from nptwatch.settings import AlertSettings, Settings
@@ -63,7 +64,13 @@ class Post:
         self.now = datetime.now(UTC)
         self.outbox = Outbox(stores.database, clock=lambda: self.now)
         self.down, self.up = Fake("down", refuses=True), Fake("up")
-        self.sender = Sender(self.outbox, [self.down, self.up], ALERTS, random=Random(1))  # noqa: S311 - jitter
+        self.sender = Sender(
+            self.outbox,
+            [self.down, self.up],
+            ALERTS,
+            texts=Texts(None),
+            random=Random(1),  # noqa: S311 - jitter
+        )
         self._stores = stores
         self._request = request_of(settings)
 

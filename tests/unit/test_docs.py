@@ -26,7 +26,13 @@ def test_example_names_every_setting() -> None:
     keys = set(FIELDS)
     given = set(load(EXAMPLE, env={}).given)
     unset = keys - given
-    assert unset == {"state_dir", "database.url", "base.model", "diagnostic.probes"}
+    assert unset == {
+        "state_dir",
+        "database.url",
+        "base.model",
+        "diagnostic.probes",
+        "alerts.templates",
+    }
     table = uncommented()
     for key in unset:
         section, _, name = key.rpartition(".")
