@@ -104,10 +104,15 @@ class Heartbeat:
             if time.monotonic() >= due:
                 due = time.monotonic() + self._interval_seconds
                 if not self._beat():
-                    log.warning("lease_lost", job_id=self._claim.job_id)
-                    self.over.set()
+                    self._lost()
                     return
             self._ended.wait(min(self._interval_seconds, TICK_SECONDS))
+
+    def _lost(self) -> None:
+        """Say that the lease is lost, unless this worker itself has just ended the job."""
+        if not self._ended.wait(TICK_SECONDS):
+            log.warning("lease_lost", job_id=self._claim.job_id)
+            self.over.set()
 
     def _beat(self) -> bool:
         """Renew the lease; an unreachable database is no answer, so the lease may still hold."""
