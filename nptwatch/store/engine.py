@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nptwatch.errors import ConfigError, DatabaseError
-from nptwatch.store.faults import UPGRADE, explain
+from nptwatch.store.faults import UPGRADE, explain, is_read_only
 from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
 from nptwatch.store.postgres import (
     Patience,
@@ -77,7 +77,7 @@ class Database:
         self.connect_arguments: dict[str, Any] = {}  # Any: as the driver takes them
         if self.path is None:
             self.connect_arguments = connect_arguments(parsed, self._patience, application)
-        self._inode: int | None = None
+        self._file_seen: tuple[int, int] | None = None
         if self.path is not None:
             _prepare_folder(self.path.parent, self.path)
         try:
@@ -156,7 +156,7 @@ class Database:
                             msg = f"database {self.safe_url}: broken foreign keys: {broken[:5]}"
                             raise DatabaseError(msg)
         except SQLAlchemyError as exc:
-            raise explain(exc, self.safe_url) from exc
+            raise explain(exc, self.safe_url, self.path) from exc
 
     def create(self) -> None:
         """Create the SQLite file where there is none; a Postgres database must exist."""
@@ -178,7 +178,9 @@ class Database:
             with engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as exc:
-            raise explain(exc, self.safe_url) from exc
+            if is_read_only(exc):
+                self.engine.dispose()  # what was opened so stays so; the file may be writable again
+            raise explain(exc, self.safe_url, self.path) from exc
 
     def _server_arguments(self) -> dict[str, Any]:  # Any: see there
         """Give what create_engine needs for a server: a connection is tried before it is used."""
@@ -195,16 +197,16 @@ class Database:
         if self.path is None:
             return
         try:
-            inode = self.path.stat().st_ino
+            found = self.path.stat()
         except OSError as exc:
             self.engine.dispose()
             msg = (
                 f"database {self.safe_url}: the file is not there: restore it, or {UPGRADE} ({exc})"
             )
             raise DatabaseError(msg) from exc
-        if inode != self._inode:
+        if (found.st_dev, found.st_ino) != self._file_seen:
             self.engine.dispose()
-            self._inode = inode
+            self._file_seen = (found.st_dev, found.st_ino)
 
     def _set_up_sqlite(self, connection: DBAPIConnection, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves

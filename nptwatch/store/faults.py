@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 from nptwatch.errors import DatabaseError, SchemaError
+from nptwatch.store.lock_holder import lock_holder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy.exc import SQLAlchemyError
 
 UPGRADE = "run `nptwatch db upgrade`"
 
+_PRIMARY_CODE = 0xFF
+"""The upper bits of SQLite's codes say more precisely what happened."""
+
+_HOLDER = "<holder>"
+"""Stands for whoever has the lock."""
+
 _ADVICE = (
     (
         ("database is locked", "database table is locked"),
-        "another process has held its write lock too long; end that process, or raise"
+        f"{_HOLDER} has held its write lock too long; end that process, or raise"
         " database.busy_timeout_seconds",
     ),
     (
@@ -51,6 +61,11 @@ _ADVICE = (
         "the server has no connection left: raise its max_connections",
     ),
     (
+        ("idle-in-transaction timeout",),
+        "this process stood still in the middle of a transaction for longer than"
+        " database.statement_timeout_seconds: the server undid it",
+    ),
+    (
         ("starting up", "shutting down", "terminating connection", "recovery mode"),
         "the server is being restarted",
     ),
@@ -85,12 +100,13 @@ _NO_TABLE = (
 )
 
 
-def explain(error: SQLAlchemyError, url: str) -> DatabaseError:
+def explain(error: SQLAlchemyError, url: str, file: Path | None = None) -> DatabaseError:
     """Turn SQLAlchemy's error into ours: which database, what failed, what to do.
 
     Args:
         error: what SQLAlchemy raised.
         url: the database, with the password masked.
+        file: of a SQLite database.
     """
     cause = getattr(error, "orig", None) or error
     what = " ".join(str(cause).split())
@@ -99,5 +115,18 @@ def explain(error: SQLAlchemyError, url: str) -> DatabaseError:
         return SchemaError(f"database {url}: the schema is not up to date ({what}): {UPGRADE}")
     for signs, advice in _ADVICE:
         if any(sign in known for sign in signs):
-            return DatabaseError(f"database {url}: {advice} ({what})")
+            return DatabaseError(f"database {url}: {_naming(advice, file)} ({what})")
     return DatabaseError(f"database {url}: {type(cause).__name__}: {what}")
+
+
+def is_read_only(error: SQLAlchemyError) -> bool:
+    """Say if SQLite could not write because the file, or its folder, is read-only."""
+    code: int = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    return code & _PRIMARY_CODE == sqlite3.SQLITE_READONLY
+
+
+def _naming(advice: str, file: Path | None) -> str:
+    """Put in who is to blame, where that can be told."""
+    if _HOLDER not in advice:
+        return advice
+    return advice.replace(_HOLDER, (file and lock_holder(file)) or "another process")

@@ -20,7 +20,7 @@ from nptwatch.npt.files import check_crc
 from nptwatch.store.records import Measured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, ItemsView
     from datetime import datetime
 
     from nptwatch.settings import Settings
@@ -62,7 +62,19 @@ class PlanDiagnoser:
             cosine=cosine,
             duration_seconds=0.01,
             measured_at=self._clock(),
+            details=StopsWhenWritten() if plan.get("do") == "stop in finish" else {},
         )
+
+
+class StopsWhenWritten(dict[str, Any]):  # Any: free JSON
+    """A report that has its process stopped (SIGSTOP) inside the transaction that writes it."""
+
+    def items(self) -> ItemsView[str, Any]:
+        """Stop the first time."""
+        if "stopped" not in self:
+            self["stopped"] = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().items()
 
 
 def _revision(claim: Claim) -> str:

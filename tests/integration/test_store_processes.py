@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import func, select
+from bookkeeping import check_messages, check_results, check_story
 from stocking import QUICK, whole
 
 from nptwatch.store.catalog import Catalog
-from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
-from nptwatch.store.records import JobState
-from nptwatch.store.tables import Job, OutboxRow, Result, StatusChangeRow
+from nptwatch.store.tables import Job
 
 if TYPE_CHECKING:
     from conftest import FakeClock
@@ -67,22 +65,9 @@ def take_back(database: Database, worker_id: str) -> list[int]:
 
 def check_books(database: Database, jobs: int) -> None:
     """Hold that each job is done once and everything fits together."""
-    assert Queue(database).depth() == dict.fromkeys(JobState, 0) | {JobState.DONE: jobs}
-    with database.read() as connection:
-        assert connection.scalar(select(func.count()).select_from(Result)) == jobs
-        linked = connection.scalars(select(Job.result_id)).all()
-        assert len(set(linked)) == jobs
-        changes = connection.scalars(select(StatusChangeRow.id)).all()
-        posted = connection.scalars(select(OutboxRow.change_id)).all()
-        assert sorted(posted) == sorted(changes), "each change has its message, once"
-        if database.path is not None:
-            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
-            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
-    for run in History(database).runs():
-        story = list(reversed(History(database).changes(run.run, limit=10_000)))
-        assert story[-1].new == run.status, "the last change is the status"
-        assert [change.old for change in story] == [None, *[change.new for change in story[:-1]]]
-        assert run.step == max(row.step or 0 for row in History(database).history(run.run))
+    check_results(database, jobs)
+    check_story(database)
+    check_messages(database, lambda _old, _new: "changed")
 
 
 def test_processes_share_the_queue(database: Database) -> None:
