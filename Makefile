@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Many tests start processes; each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-watchdog-6 check lint types format bench fuzz clean
+.PHONY: demo test test-watchdog-6 check lint types format bench fuzz chaos clean
 
 demo: $(READY)
 	$(BIN)/nptwatch demo
@@ -18,6 +18,12 @@ test: $(READY)
 # The property tests with many new examples each time; takes minutes.
 fuzz: $(READY)
 	NPTWATCH_TEST_FUZZ=1 $(BIN)/python -m pytest --timeout=3000 -k 'layout or grading or lifecycle or pickle' tests/unit
+
+# The whole load of the queue, with workers killed by another seed each time: it is printed, and
+# `make chaos SEED=7` repeats one. Takes minutes.
+SEED ?= $(shell od -A n -N 2 -t u2 /dev/urandom)
+chaos: $(READY)
+	NPTWATCH_TEST_CHAOS=1 NPTWATCH_TEST_SEED=$(strip $(SEED)) $(BIN)/python -m pytest --timeout=900 --capture=no tests/integration/test_store_chaos.py
 
 check: lint types test
 
