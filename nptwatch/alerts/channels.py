@@ -121,8 +121,8 @@ class LogChannel:
 
     def send(self, delivery: Delivery) -> None:
         """Log the alert."""
-        fields = {name: value for name, value in delivery.payload.items() if name != "text"}
-        log.warning("alert_raised", event_id=delivery.event_id, **fields)
+        fields = {"event_id": delivery.event_id, **delivery.payload}
+        log.warning("alert_raised", **{k: value for k, value in fields.items() if k != "text"})
 
     def check(self) -> None:
         """Needs nothing."""

@@ -23,6 +23,7 @@ class Text:
 def built_in(event: Mapping[str, Any]) -> Text:  # Any: free JSON
     """Put an event into words; what it does not say is left out."""
     lines = [
+        *(["This is a test: nothing happened."] if event.get("test") else []),
         f"{_happened(event)}.",
         *_numbers(event),
         *_forecast(event.get("forecast")),
@@ -36,13 +37,15 @@ def built_in(event: Mapping[str, Any]) -> Text:  # Any: free JSON
 
 
 def _title(event: Mapping[str, Any]) -> str:
+    test = "(test) " if event.get("test") else ""
     run = f"{event['run']}: " if event.get("run") else ""
-    title = f"{run}{_short(event)}{_at_step(event)}{_late(event)}"
+    title = f"{test}{run}{_short(event)}{_at_step(event)}{_late(event)}"
     return " ".join(title.split())  # a folder's name may hold a line break
 
 
 def _happened(event: Mapping[str, Any]) -> str:
-    subject = f"Run {event['run']}" if event.get("run") else "nptwatch"
+    where = f" on {event['host']}" if event.get("host") else ""
+    subject = f"Run {event['run']}" if event.get("run") else f"nptwatch{where}"
     was = f" (was {event['old']})" if event.get("old") else ""
     return f"{subject}: {_short(event)}{_at_step(event)}{was}{_late(event)}"
 
@@ -59,7 +62,7 @@ _SHORT = {
     "diagnosis_failing": "checkpoints cannot be measured",
     "chore_failing": "a chore of the daemon keeps failing",
     "digest": "the last day",
-    "test": "test message",
+    "test": "this is a test",
 }
 """What happened, by kind; `{new}` is the new grade."""
 

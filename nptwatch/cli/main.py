@@ -102,8 +102,9 @@ VERBS = {
         summary="Have known checkpoints measured at once, by the quick or the full diagnostic.",
         short=True,
     ),
+    "alerts": Verb(target="alerts:app", summary="Try a channel."),
     "wait": Verb(target="wait:wait", summary="Wait until a run's status is good enough."),
-    "db": Verb(target="db:app", summary="Create, upgrade or look at the database's schema."),
+    "db": Verb(target="db:app", summary="Create, upgrade, check, copy or look at the database."),
     "config": Verb(
         target="config:app", summary="Check the settings, or show those in force.", short=True
     ),
@@ -218,7 +219,7 @@ def nptwatch(
     if config is not None:
         # becomes the default of every command's own --config
         below = {"config": config}
-        names = ("list", "retry", "cancel", "upgrade", "current", "check", "show")
+        names = ("list", "retry", "cancel", "upgrade", "current", "check", "show", "test")
         ctx.default_map = dict.fromkeys(VERBS, below | dict.fromkeys(names, below))
 
 
