@@ -35,7 +35,9 @@ class ChannelSection(Section):
             if how == "env" and (getattr(self, field) is None) == (
                 getattr(self, f"{name}_file") is None
             ):
-                raise ValueError(f"needs {name}_env (a variable) or {name}_file (a file), one")
+                raise ValueError(
+                    f"needs {name}_env (a variable) or {name}_file (a file), one of the two"
+                )
         return self
 
 

@@ -21,6 +21,9 @@ LONGEST_BYTES = 64 * 1024
 SHORTEST_PIECE = 4
 """Shorter pieces of a URL (`yes`, `587`) tell nothing, and hiding them would garble every error."""
 
+SEPARATORS = (r"[^\w.~%+=-]+", r"[^\w.~%+-]+", r"[^\w~%-]+")
+"""What stands between the pieces of a URL: as it is, with queries apart, with names apart."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
@@ -85,7 +88,7 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 def _pieces(secret: str) -> set[str]:
     url = secret.partition("://")[2] or secret  # a scheme is no secret
-    parts = {secret, *re.split(r"[^\w.~%+=-]+", url), *re.split(r"[^\w~%-]+", url)}
+    parts = {secret}.union(*(re.split(separators, url) for separators in SEPARATORS))
     return {part for part in parts if len(part) >= SHORTEST_PIECE}
 
 
