@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from nptwatch.errors import ConfigError, DatabaseError
 from nptwatch.store.faults import UPGRADE, explain, is_read_only
 from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
+from nptwatch.store.handles import Handles
 from nptwatch.store.postgres import (
     Patience,
     connect_arguments,
@@ -85,6 +86,7 @@ class Database:
         except (SQLAlchemyError, ImportError) as exc:
             msg = f"database {self.safe_url}: its driver cannot be loaded: {exc}"
             raise ConfigError(msg) from exc
+        self._handles = Handles(self.engine)
         if self.path is not None:
             event.listen(self.engine, "connect", self._set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -168,8 +170,8 @@ class Database:
                 raise DatabaseError(msg) from exc
 
     def close(self) -> None:
-        """Close all connections."""
-        self.engine.dispose()
+        """Close all connections but those in use by other threads."""
+        self._handles.close()
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
@@ -179,7 +181,7 @@ class Database:
                 yield connection
         except SQLAlchemyError as exc:
             if is_read_only(exc):
-                self.engine.dispose()  # what was opened so stays so; the file may be writable again
+                self._handles.close()  # the file may be writable again, they are not
             raise explain(exc, self.safe_url, self.path) from exc
 
     def _server_arguments(self) -> dict[str, Any]:  # Any: see there
@@ -199,13 +201,13 @@ class Database:
         try:
             found = self.path.stat()
         except OSError as exc:
-            self.engine.dispose()
+            self._handles.close()
             msg = (
                 f"database {self.safe_url}: the file is not there: restore it, or {UPGRADE} ({exc})"
             )
             raise DatabaseError(msg) from exc
         if (found.st_dev, found.st_ino) != self._file_seen:
-            self.engine.dispose()
+            self._handles.close()
             self._file_seen = (found.st_dev, found.st_ino)
 
     def _set_up_sqlite(self, connection: DBAPIConnection, _record: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,6 +229,24 @@ def test_full_disk_loses_nothing(database: Database, clock: FakeClock) -> None:
     queued = sum(queue.depth().values())
     assert catalog.admit(whole(step=5000), QUICK) == "queued"
     assert sum(queue.depth().values()) == queued + 1
+
+
+def test_what_was_in_use_at_a_close_is_closed_by_the_next(database: Database) -> None:
+    """No connection is forgotten in a pool that was given up: it would keep the file as it was."""
+    with database.read():
+        database.close()
+    assert open_handles(database)
+    database.close()
+    assert open_handles(database) == []
+
+
+def open_handles(database: Database) -> list[str]:
+    """Give the database's files that this process has open."""
+    found = []
+    for link in list(Path("/proc/self/fd").iterdir()):
+        with suppress(FileNotFoundError):  # the listing's own
+            found.append(str(link.readlink()))
+    return [file for file in found if file.startswith(str(database.path))]
 
 
 @pytest.mark.parametrize(
