@@ -81,6 +81,15 @@ ChannelSettings: TypeAlias = Annotated[
 ]
 
 
+class DigestSettings(Section):
+    """A summary of the last day."""
+
+    at: Annotated[str, StringConstraints(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")] = ""
+    """Local time, "08:00", at which it is sent; "": never."""
+    channels: tuple[str, ...] = ()
+    """Names of the channels that get it; none: every one."""
+
+
 def _free(name: str) -> str:
     if name == LOG:
         raise ValueError("log is the name of the channel that is always there; choose another")

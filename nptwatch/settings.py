@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
-from nptwatch.channel_settings import (  # noqa: TC001 - pydantic reads them
+from nptwatch.channel_settings import (
     ChannelName,
     ChannelSettings,
+    DigestSettings,
 )
 from nptwatch.errors import ConfigError
 from nptwatch.sections import PositiveSeconds, Seconds, Section
@@ -198,6 +199,7 @@ class Settings(Section):
     alerts: AlertSettings = AlertSettings()
     channels: dict[ChannelName, ChannelSettings] = Field(default_factory=dict)
     """Where alerts go beside the log, by name."""
+    digest: DigestSettings = DigestSettings()
     log: LogSettings = LogSettings()
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -12,7 +12,7 @@ from nptwatch.errors import DeliveryError
 from nptwatch.store.records import OutboxState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from random import Random
 
     from nptwatch.alerts.channels import Channel
@@ -40,6 +40,7 @@ class Sender:
 
     Args:
         texts: what people read of an event.
+        forecast: one line for an event that brings none; None where nobody can say.
         random: stretches the pauses after failures.
     """
 
@@ -50,12 +51,14 @@ class Sender:
         settings: AlertSettings,
         *,
         texts: Texts,
+        forecast: Callable[[Mapping[str, Any]], str | None],
         random: Random,
     ) -> None:
         self._outbox = outbox
         self._channels = {channel.name: channel for channel in channels}
         self._settings = settings
         self._texts = texts
+        self._forecast = forecast
         self._random = random
         self._lease_seconds = LEASE_MARGIN_SECONDS + max(
             (channel.longest_seconds for channel in channels), default=0.0
@@ -102,7 +105,7 @@ class Sender:
             if channel is None:
                 msg = f"channel {delivery.channel} is not configured"
                 raise DeliveryError(msg)  # noqa: TRY301 - one place handles all failures
-            channel.send(worded(delivery, self._texts))
+            channel.send(worded(delivery, self._texts, self._forecast))
         except DeliveryError as error:
             self._failed(delivery, error)
             return False
@@ -125,11 +128,14 @@ class Sender:
             log.warning("alert_failed", error=str(error), **_who(delivery))
 
 
-def worded(delivery: Delivery, texts: Texts) -> Delivery:
-    """Add title and text to what a channel gets."""
-    text = texts.of({"event_id": delivery.event_id, **delivery.payload})
-    payload = {**delivery.payload, "title": text.title, "text": text.body}
-    return replace(delivery, payload=payload)
+def worded(
+    delivery: Delivery, texts: Texts, forecast: Callable[[Mapping[str, Any]], str | None]
+) -> Delivery:
+    """Add forecast, title and text to what a channel gets."""
+    payload = dict(delivery.payload)
+    payload["forecast"] = payload.get("forecast") or forecast(payload)
+    text = texts.of({"event_id": delivery.event_id, **payload})
+    return replace(delivery, payload={**payload, "title": text.title, "text": text.body})
 
 
 def _who(delivery: Delivery) -> dict[str, object]:

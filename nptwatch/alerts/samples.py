@@ -38,7 +38,14 @@ FIELDS = (
     "findings",
     "forecast",
     "late",
+    "day",
     "runs",
+    "quiet_runs",
+    "waiting",
+    "failed",
+    "given_up",
+    "host",
+    "test",
 )
 """What an event may say; a template may name each, and gets None where this one does not."""
 
@@ -51,7 +58,28 @@ _GRADES = {
 }
 """Old and new grade, where a kind has both."""
 
-_OF_NO_RUN = frozenset({"chore_failing", "digest", "test"})
+_OF_NO_RUN = frozenset({"chore_failing", "test"})
+
+_DIGEST: dict[str, Any] = {
+    "day": "2026-01-01",
+    "runs": [
+        {
+            "run": "example",
+            "status": "GOOD",
+            "was": "FAIR",
+            "step": 1000,
+            "mse": 0.08,
+            "cosine": 0.94,
+            "best_mse": 0.07,
+            "best_step": 900,
+            "measured": 10,
+        }
+    ],
+    "quiet_runs": 1,
+    "waiting": 2,
+    "failed": 0,
+    "given_up": 0,
+}
 
 
 def sample(kind: str) -> dict[str, Any]:  # Any: free JSON
@@ -62,6 +90,8 @@ def sample(kind: str) -> dict[str, Any]:  # Any: free JSON
         "at": "2026-01-01T12:00:00+00:00",
         "late": False,
     }
+    if kind == "digest":
+        return event | _DIGEST
     if kind in _OF_NO_RUN:
         return event
     old, new = _GRADES.get(kind, ("GOOD", "GOOD"))

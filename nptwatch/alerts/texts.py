@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MOST_FINDINGS = 5
+MOST_RUNS = 20
 LONGEST_FINDING = 300
 
 
@@ -26,6 +28,7 @@ def built_in(event: Mapping[str, Any]) -> Text:  # Any: free JSON
         *(["This is a test: nothing happened."] if event.get("test") else []),
         f"{_happened(event)}.",
         *_numbers(event),
+        *_day(event),
         *_forecast(event.get("forecast")),
         *_findings(event.get("findings") or ()),
         *([f"Checkpoint: {event['path']}"] if event.get("path") else []),
@@ -46,7 +49,8 @@ def _title(event: Mapping[str, Any]) -> str:
 def _happened(event: Mapping[str, Any]) -> str:
     where = f" on {event['host']}" if event.get("host") else ""
     subject = f"Run {event['run']}" if event.get("run") else f"nptwatch{where}"
-    was = f" (was {event['old']})" if event.get("old") else ""
+    changed = event.get("old") and event["old"] != event.get("new")
+    was = f" (was {event['old']})" if changed else ""
     return f"{subject}: {_short(event)}{_at_step(event)}{was}{_late(event)}"
 
 
@@ -61,16 +65,20 @@ _SHORT = {
     "recovered": "recovered",
     "diagnosis_failing": "checkpoints cannot be measured",
     "chore_failing": "a chore of the daemon keeps failing",
-    "digest": "the last day",
+    "digest": "the day before {day}",
     "test": "this is a test",
 }
-"""What happened, by kind; `{new}` is the new grade."""
+"""What happened, by kind; `{new}` is the new grade, `{day}` a digest's."""
 
 
 def _short(event: Mapping[str, Any]) -> str:
     kind = str(event.get("kind", "alert"))
-    return _SHORT.get(kind, kind.replace("_", " ")).format(new=event.get("new") or "another grade")
+    return _SHORT.get(kind, kind.replace("_", " ")).format(
+        new=event.get("new") or "another grade", day=event.get("day") or "today"
+    )
 
+
+_STATUS = "`nptwatch status`"
 
 _NEXT = {
     "reached_good": "try it, or train on: `nptwatch show {path}`",
@@ -90,15 +98,23 @@ _NEXT = {
 """What to do, by kind."""
 
 
+_LASTING = frozenset({"stalled", "silent"})
+"""Kinds of what has not happened since a step."""
+
+
 def _next(event: Mapping[str, Any]) -> str:
-    words = _NEXT.get(str(event.get("kind")), "`nptwatch status`")
+    words = _NEXT.get(str(event.get("kind")), _STATUS)
     for name in ("path", "run"):
-        words = words.replace(f"{{{name}}}", str(event.get(name) or "").strip())
+        if f"{{{name}}}" in words and not event.get(name):
+            return _STATUS
+        words = words.replace(f"{{{name}}}", shlex.quote(str(event.get(name))))
     return words
 
 
 def _at_step(event: Mapping[str, Any]) -> str:
-    return "" if event.get("step") is None else f" at step {event['step']}"
+    if event.get("step") is None:
+        return ""
+    return f" {'since' if event.get('kind') in _LASTING else 'at'} step {event['step']}"
 
 
 def _late(event: Mapping[str, Any]) -> str:
@@ -128,3 +144,34 @@ def _findings(findings: Sequence[Any]) -> list[str]:  # Any: free JSON
     if len(texts) > MOST_FINDINGS:
         lines.append(f"- and {len(texts) - MOST_FINDINGS} more")
     return ["Findings:", *lines] if lines else []
+
+
+def _day(event: Mapping[str, Any]) -> list[str]:
+    """Sum a day up, for a digest."""
+    if "runs" not in event:
+        return []
+    runs = event["runs"]
+    lines = [
+        f"Measured: {_count(sum(run['measured'] for run in runs), 'checkpoint')} of "
+        f"{_count(len(runs), 'run')}; {_count(event['quiet_runs'], 'run')} had none.",
+        f"Now: {_count(event['waiting'], 'checkpoint')} waiting, {event['failed']} failed, "
+        f"{_count(event['given_up'], 'message')} given up.",
+        *(f"- {_run_of_the_day(run)}" for run in runs[:MOST_RUNS]),
+    ]
+    if len(runs) > MOST_RUNS:
+        lines.append(f"- and {len(runs) - MOST_RUNS} more")
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _run_of_the_day(run: Mapping[str, Any]) -> str:
+    was = f" (was {run['was'] or 'not measured'})" if run["was"] != run["status"] else ""
+    best = ""
+    if run["best_mse"] is not None:
+        best = f"; best MSE {run['best_mse']:.4g}{_at_step({'step': run['best_step']})}"
+    numbers = "".join(f", {line.rstrip('.')}" for line in _numbers(run))
+    status = run["status"] or "not measured"
+    return f"{run['run']}: {status}{was}{_at_step(run)}{numbers}{best}; {run['measured']} measured"

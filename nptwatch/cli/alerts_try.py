@@ -98,7 +98,7 @@ def _delivery(settings: Settings, channel: str, kind: str) -> Delivery:
         payload=sample(kind) | real,
         attempts=1,
     )
-    return worded(delivery, Texts(settings.alerts.templates))
+    return worded(delivery, Texts(settings.alerts.templates), lambda _: None)
 
 
 def _hint(wrong: str, known: Collection[str]) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from nptwatch.cli.curve import living
 from nptwatch.cli.targets import weights_below
 from nptwatch.diagnostics.curves import Curve, Point, points_of
 from nptwatch.diagnostics.grading import Grade
@@ -15,6 +14,7 @@ from nptwatch.diagnostics.report import error_report
 from nptwatch.diagnostics.report_fields import at, number_at, word_at
 from nptwatch.errors import CheckpointError, ConfigError
 from nptwatch.npt.files import fingerprint
+from nptwatch.service.forecasting import living
 from nptwatch.settings import FULL
 from nptwatch.watch.discovery import run_of
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nptwatch.cli.curve import due_text, forecast_of, living, wrapped
+from nptwatch.cli.curve import wrapped
 from nptwatch.cli.screen import Screen, as_mapping, number, plain, print_json
 from nptwatch.cli.session import (
     ConfigOption,
@@ -16,6 +16,7 @@ from nptwatch.cli.session import (
     reading,
     settings_of,
 )
+from nptwatch.service.forecasting import due_text, forecast_of, living
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nptwatch.cli.curve import forecast_lines, forecast_of
+from nptwatch.cli.curve import forecast_lines
 from nptwatch.cli.history_table import COSINE_DIGITS, MSE_DIGITS, print_history, write_csv
 from nptwatch.cli.screen import Column, Screen, as_mapping, number, print_json
 from nptwatch.cli.session import (
@@ -19,6 +19,7 @@ from nptwatch.cli.session import (
 )
 from nptwatch.cli.since import parse_since
 from nptwatch.errors import ConfigError
+from nptwatch.service.forecasting import forecast_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,6 +17,7 @@ from nptwatch.alerts.channels import channel_names, make_channels, require_secre
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.templates import Texts
 from nptwatch.service.build import build_watcher, is_sqlite, open_stores
+from nptwatch.service.forecasting import Forecasts
 from nptwatch.service.schedule import Chore, Schedule
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
 from nptwatch.store.records import WorkerState
@@ -72,6 +73,7 @@ class Crew:
             channels,
             settings.alerts,
             texts=Texts(settings.alerts.templates),
+            forecast=Forecasts(self._stores.history).of,
             random=Random(),  # noqa: S311 - jitter
         )
         self._schedule = Schedule(self._chores())

@@ -37,7 +37,14 @@ def main() -> None:
         timeout_seconds=20.0,
         env=os.environ,
     )
-    sender = Sender(outbox, [channel], AlertSettings(), texts=Texts(None), random=Random(1))  # noqa: S311 - jitter
+    sender = Sender(
+        outbox,
+        [channel],
+        AlertSettings(),
+        texts=Texts(None),
+        forecast=lambda _: None,
+        random=Random(1),  # noqa: S311 - jitter
+    )
     print(sender.run_due(), flush=True)
 
 

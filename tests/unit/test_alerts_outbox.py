@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,7 +19,7 @@ from nptwatch.store.outbox import Outbox
 from nptwatch.store.records import Delivery, Measured, SeenFile, WholeFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from nptwatch.service.build import Stores
@@ -39,6 +39,7 @@ class Fake:
         self.retry_after_seconds = 0.0
         self.refuses = refuses
         self.got: list[str] = []
+        self.payloads: list[Mapping[str, Any]] = []
         self.is_closed = False
 
     def send(self, delivery: Delivery) -> None:
@@ -48,6 +49,7 @@ class Fake:
                 f"{self.name} is down", retry_after_seconds=self.retry_after_seconds
             )
         self.got.append(delivery.event_id)
+        self.payloads.append(delivery.payload)
 
     def check(self) -> None:
         """Needs nothing."""
@@ -69,6 +71,7 @@ class Post:
             [self.down, self.up],
             ALERTS,
             texts=Texts(None),
+            forecast=lambda event: f"{event['run']} is due",
             random=Random(1),  # noqa: S311 - jitter
         )
         self._stores = stores
@@ -130,6 +133,18 @@ def test_a_channels_turn_leaves_the_others_messages_alone(post: Post) -> None:
     assert (len(post.up.got), post.outbox.pending()) == (1, 2)
     post.down.refuses = False
     assert post.sender.run_due("down") == 1
+
+
+def test_a_channel_gets_forecast_title_and_text(post: Post) -> None:
+    """What people read is made when it is sent."""
+    post.alert("run1", ("up",))
+    post.sender.run_due()
+
+    (payload,) = post.up.payloads
+    assert payload["forecast"] == "run1 is due"
+    assert payload["title"] == "[nptwatch] run1: reached GOOD at step 1"
+    assert "Forecast: run1 is due" in payload["text"]
+    assert f"Event: {post.up.got[0]}" in payload["text"]
 
 
 def test_what_was_delivered_is_not_sent_again(post: Post) -> None:

@@ -46,7 +46,7 @@ def test_what_is_not_known_is_left_out() -> None:
     assert text.body.splitlines() == [
         "Run r: reached GOOD.",
         "MSE 0.08.",
-        "Next: try it, or train on: `nptwatch show `",
+        "Next: `nptwatch status`",
     ]
 
 
@@ -60,6 +60,30 @@ def test_a_late_result_is_marked() -> None:
     text = built_in(event(late=True))
     assert "measured late" in text.title
     assert "measured late" in text.body.splitlines()[0]
+
+
+def test_what_to_type_can_be_pasted_into_a_shell() -> None:
+    """Whatever a run is called."""
+    text = built_in(sample("new_best") | {"run": "it's $(mine)"})
+    assert "Next: `nptwatch best 'it'\"'\"'s $(mine)'`" in text.body
+
+
+def test_a_digest_has_a_line_for_each_run_of_the_day() -> None:
+    """And sums up the rest."""
+    runs = sample("digest")["runs"]
+    more = [
+        {**runs[0], "run": "new", "was": None, "best_mse": None, "measured": 1},
+        {**runs[0], "was": "GOOD", "mse": None, "cosine": None, "step": None},
+    ]
+    assert built_in(sample("digest") | {"runs": runs + more}).body.splitlines()[1:6] == [
+        "Measured: 21 checkpoints of 3 runs; 1 run had none.",
+        "Now: 2 checkpoints waiting, 0 failed, 0 messages given up.",
+        "- example: GOOD (was FAIR) at step 1000, MSE 0.08, cosine 0.94; "
+        "best MSE 0.07 at step 900; 10 measured",
+        "- new: GOOD (was not measured) at step 1000, MSE 0.08, cosine 0.94; 1 measured",
+        "- example: GOOD; best MSE 0.07 at step 900; 10 measured",
+    ]
+    assert "- and 10 more" in built_in(sample("digest") | {"runs": runs * 30}).body
 
 
 def test_long_findings_are_cut() -> None:

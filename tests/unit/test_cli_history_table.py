@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from nptwatch.cli.curve import due_text, forecast_lines, forecast_of, living, mse_line
+from nptwatch.cli.curve import forecast_lines, mse_line
 from nptwatch.cli.history_table import print_history
 from nptwatch.cli.screen import Screen
 from nptwatch.cli.since import Since, parse_since
 from nptwatch.diagnostics.forecast import Due
 from nptwatch.errors import ConfigError
+from nptwatch.service.forecasting import due_text, forecast_of, living
 from nptwatch.store.records import HistoryRow
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
