@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, select, update
 
@@ -47,6 +47,36 @@ class Wish:
     why_again: str = FILE_IS_BACK
 
 
+def job_values(
+    checkpoint_id: int,
+    *,
+    run_id: int,
+    step: int | None,
+    mtime_ns: int,
+    request: Request,
+    wish: Wish,
+    now: datetime,
+) -> dict[str, Any]:  # Any: columns
+    """Give a new job's row; that it is its run's newest is found out later."""
+    return {
+        "run_id": run_id,
+        "checkpoint_id": checkpoint_id,
+        "profile": request.profile,
+        "settings_hash": request.settings_hash,
+        "state": JobState.QUEUED,
+        "urgency": wish.urgency,
+        "asked_because": wish.because,
+        "newest": False,
+        "mtime_ns": mtime_ns,
+        "order_step": UNKNOWN_STEP if step is None else step,
+        "available_at": now,
+        "attempts": 0,
+        "attempts_by_cause": {},
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
 def put_job(
     connection: Connection, checkpoint_id: int, request: Request, now: datetime, wish: Wish
 ) -> int | None:
@@ -63,21 +93,15 @@ def put_job(
     job_id: int | None = connection.scalar(
         insert_into(connection, Job)
         .values(
-            run_id=checkpoint.run_id,
-            checkpoint_id=checkpoint_id,
-            profile=request.profile,
-            settings_hash=request.settings_hash,
-            state=JobState.QUEUED,
-            urgency=wish.urgency,
-            asked_because=wish.because,
-            newest=False,
-            mtime_ns=checkpoint.mtime_ns,
-            order_step=UNKNOWN_STEP if checkpoint.step is None else checkpoint.step,
-            available_at=now,
-            attempts=0,
-            attempts_by_cause={},
-            created_at=now,
-            updated_at=now,
+            job_values(
+                checkpoint_id,
+                run_id=checkpoint.run_id,
+                step=checkpoint.step,
+                mtime_ns=checkpoint.mtime_ns,
+                request=request,
+                wish=wish,
+                now=now,
+            )
         )
         .on_conflict_do_nothing()
         .returning(Job.id)

@@ -65,9 +65,9 @@ class Queue:
 
     def claim(self, worker_id: str, *, lease_seconds: float) -> Claim | None:
         """Lease the next job that is due, a run's newest before older ones; None: there is none."""
-        now = self._clock()
-        until = now + timedelta(seconds=lease_seconds)
         with self._database.begin() as connection:
+            now = self._clock()  # not before others let us in: what they queued is due by now
+            until = now + timedelta(seconds=lease_seconds)
             job_id = connection.scalar(
                 self._claim, {"now": now, "worker": worker_id, "until": until}
             )
@@ -163,8 +163,8 @@ class Queue:
         self, job: Claim | int, worker_id: str, *, reason: str, delay_seconds: float = 0
     ) -> bool:
         """Hand a job back uncounted: nobody's fault (out of memory, stop); False: lease lost."""
-        now = self._clock()
         with self._database.begin() as connection:
+            now = self._clock()
             released = change_leased(
                 connection,
                 job if isinstance(job, int) else job.job_id,
@@ -198,8 +198,8 @@ class Queue:
         """
         if state not in _ENDS_BY_OWNER:
             raise ValueError(f"close takes one of {sorted(_ENDS_BY_OWNER)}, got {state}")
-        now = self._clock()
         with self._database.begin() as connection:
+            now = self._clock()
             return close_leased(
                 connection, job_id, worker_id, state, reason, looked_at=looked_at, now=now
             )
@@ -213,8 +213,8 @@ class Queue:
         Returns:
             False: the lease was lost, nothing was written.
         """
-        now = self._clock()
         with self._database.begin() as connection:
+            now = self._clock()
             lock_runs(connection, select(Job.run_id).where(Job.id == job_id))
             ended = change_leased(
                 connection,
@@ -245,7 +245,6 @@ class Queue:
         Returns:
             The jobs it had.
         """
-        now = self._clock()
         failure = Failure(
             cause=cause,
             error=error,
@@ -254,6 +253,7 @@ class Queue:
         )
         its = (Job.state == JobState.LEASED, Job.worker_id == worker_id)
         with self._database.begin() as connection:
+            now = self._clock()
             lock_runs(connection, select(Job.run_id).where(*its))
             held = select(Job.id).where(*its).order_by(Job.id)
             taken = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,14 @@ from nptwatch.npt.files import CONFIG, base_model_of, step_of
 from nptwatch.store.records import Admission, FileState, WholeFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from nptwatch.store.catalog import Catalog
     from nptwatch.store.records import KnownFile, Request, SeenFile
     from nptwatch.watch.readiness import Decision, Track
+
+BATCH = 100
+"""So many whole files are stored in one transaction."""
 
 log = structlog.get_logger(__name__)
 
@@ -60,20 +64,24 @@ class Registrar:
         tell = log.debug if decision.state is FileState.SETTLING else log.warning
         tell(f"checkpoint_{decision.state}", path=track.file.path, reason=decision.reason)
 
-    def admit(self, track: Track, fingerprint: str) -> None:
-        """Store a whole file and queue its job where it has none."""
-        file = track.file
-        path = Path(file.path)
-        track.config = config_stamp(file.run_path)
-        step, base_model = step_of(path), base_model_of(path, Path(file.run_path))
-        whole = WholeFile(file=file, fingerprint=fingerprint, step=step, base_model=base_model)
-        admission = self._catalog.admit(whole, self._request)
-        track.noted = (FileState.WHOLE, "")
-        self.counts[admission] += 1
-        self._remember_nameless(file, base_model)
-        tell = log.debug if admission is Admission.KNOWN else log.info
-        tell(f"checkpoint_{admission}", run=file.run_name, step=step, path=file.path)
-        if admission is Admission.QUEUED:
+    def admit(self, found: Sequence[tuple[Track, str]]) -> None:
+        """Store whole files and queue their jobs where they have none.
+
+        Args:
+            found: tracks with the fingerprints of their files.
+        """
+        wholes = [_whole(track, fingerprint) for track, fingerprint in found]
+        if not wholes:
+            return
+        admissions = self._catalog.admit_all(wholes, self._request)
+        for (track, _), whole, admission in zip(found, wholes, admissions, strict=True):
+            file = whole.file
+            track.noted = (FileState.WHOLE, "")
+            self.counts[admission] += 1
+            self._remember_nameless(file, whole.base_model)
+            tell = log.debug if admission is Admission.KNOWN else log.info
+            tell(f"checkpoint_{admission}", run=file.run_name, step=whole.step, path=file.path)
+        if Admission.QUEUED in admissions:
             self._on_queued()
 
     def gone(self, paths: Collection[str]) -> None:
@@ -92,11 +100,17 @@ class Registrar:
         return bool(self._again)
 
     def confirm_next(self) -> None:
-        """Admit the next of the files to confirm."""
-        track = self._again[0]
-        if track.state is FileState.WHOLE and track.fingerprint is not None:
-            self.admit(track, track.fingerprint)
-        self._again.popleft()
+        """Admit the next files to confirm, a batch of them."""
+        batch = list(islice(self._again, BATCH))
+        self.admit(
+            [
+                (track, track.fingerprint)
+                for track in batch
+                if track.state is FileState.WHOLE and track.fingerprint is not None
+            ]
+        )
+        for _ in batch:
+            self._again.popleft()
 
     def retry_nameless(self, tracks: dict[str, Track]) -> None:
         """Confirm checkpoints whose base is named by now: trainers write config.json last."""
@@ -125,6 +139,19 @@ class Registrar:
             self._nameless.setdefault(file.path, time.monotonic() + self._name_seconds)
         else:
             self._nameless.pop(file.path, None)
+
+
+def _whole(track: Track, fingerprint: str) -> WholeFile:
+    """Read beside a file what its step and base are."""
+    file = track.file
+    path = Path(file.path)
+    track.config = config_stamp(file.run_path)
+    return WholeFile(
+        file=file,
+        fingerprint=fingerprint,
+        step=step_of(path),
+        base_model=base_model_of(path, Path(file.run_path)),
+    )
 
 
 def config_stamp(run_path: str) -> str:

@@ -22,7 +22,7 @@ from nptwatch.watch.ledger import Ledger
 from nptwatch.watch.mailbox import Mailbox
 from nptwatch.watch.observer import make_observer
 from nptwatch.watch.readiness import decide, look_at, patience_of
-from nptwatch.watch.registrar import Registrar
+from nptwatch.watch.registrar import BATCH, Registrar
 from nptwatch.watch.survey import Action, Verdict, survey
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nptwatch.store.catalog import Catalog
     from nptwatch.store.records import Request, SeenFile
     from nptwatch.watch.discovery import Sweep
-    from nptwatch.watch.readiness import Decision, Look, Track
+    from nptwatch.watch.readiness import Look, Track
 
 __all__ = ["Action", "ScanReport", "Verdict", "Watcher", "survey"]
 
@@ -119,6 +119,7 @@ class Watcher:
         self._watched: tuple[str, ...] = ()
         self._unreachable: dict[str, str] = {}
         self._next_scan = 0.0
+        self._whole: list[tuple[Track, Look]] = []
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. A lost database is retried; a wrong schema is raised."""
@@ -157,6 +158,7 @@ class Watcher:
             threading.Event().wait(seconds)
             for track in self._open_tracks():
                 self._look(track)
+            self._flush_whole()
         self._flush_gone()
         while self._registrar.has_more:
             self._registrar.confirm_next()
@@ -193,12 +195,28 @@ class Watcher:
         return 0.0 if self._registrar.has_more else max(0.0, min(deadlines) - now)
 
     def _work(self, stop: threading.Event) -> None:
-        """Look at what is due, for one slice of time; then confirm what was known at start."""
+        """Look at what is due, for one slice of time; then confirm what was known at start.
+
+        What was found whole is stored before anything is heard of it again: looks that could not
+        be are due once more.
+        """
+        try:
+            self._look_for_a_slice(stop)
+            self._flush_whole()
+        except DatabaseError:
+            for track, _ in self._whole:
+                self._ledger.schedule(track, time.monotonic())
+            self._whole.clear()
+            raise
+
+    def _look_for_a_slice(self, stop: threading.Event) -> None:
         until = time.monotonic() + _SLICE_SECONDS
         while (now := time.monotonic()) < until and not stop.is_set():
             track = self._ledger.next_due()
             if track is not None and track.due is not None and track.due <= now:
                 self._look(track)
+            elif self._whole:
+                self._flush_whole()
             elif self._registrar.has_more:
                 self._registrar.confirm_next()
             else:
@@ -303,21 +321,28 @@ class Watcher:
         same_seconds = track.take(look)
         newest = self._ledger.newest_step(look.file.run_path)
         decision = decide(look, same_seconds, newest, self._patience)
-        self._record(track, look, decision)
+        if decision.state is FileState.WHOLE and look.fingerprint is not None:
+            if decision.reason:
+                log.warning("marker_ignored", path=look.file.path, reason=decision.reason)
+            self._whole.append((track, look))
+            self._ledger.schedule(track, None)
+            if len(self._whole) >= BATCH:
+                self._flush_whole()
+            return
+        if look.fault is not None:  # else complete, to be looked at once more: not worth a row
+            self._registrar.note(track, decision)  # on failure the look stays due and is repeated
         track.state = decision.state
         recheck = decision.recheck_seconds
         self._ledger.schedule(track, None if recheck is None else now + recheck)
 
-    def _record(self, track: Track, look: Look, decision: Decision) -> None:
-        """Tell the database; on failure the look stays due and is repeated."""
-        if decision.state is FileState.WHOLE and look.fingerprint is not None:
-            if decision.reason:
-                log.warning("marker_ignored", path=look.file.path, reason=decision.reason)
-            self._registrar.admit(track, look.fingerprint)
+    def _flush_whole(self) -> None:
+        """Store the files that were found whole."""
+        self._registrar.admit([(track, str(look.fingerprint)) for track, look in self._whole])
+        for track, look in self._whole:
+            track.state = FileState.WHOLE
             self._ledger.became_whole(track)
             self._doubt_observer(track, look)
-        elif look.fault is not None:  # else complete, to be looked at once more: not worth a row
-            self._registrar.note(track, decision)
+        self._whole.clear()
 
     def _doubt_observer(self, track: Track, look: Look) -> None:
         """Where a checkpoint came without any event, the observer may be deaf."""

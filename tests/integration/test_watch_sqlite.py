@@ -19,6 +19,7 @@ from nptwatch.store.engine import Database
 from nptwatch.store.migrate import upgrade
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import FileState, JobState, Request
+from nptwatch.watch.registrar import BATCH
 from nptwatch.watch.watcher import Action, survey
 
 if TYPE_CHECKING:
@@ -180,9 +181,11 @@ Watcher(
 def test_killed_watcher_loses_and_repeats_nothing(database: Database, tmp_path: Path) -> None:
     """SIGKILL amid a backlog, several times: in the end each checkpoint has one job."""
     root = tmp_path / "many"
-    for step in range(150):
+    files = 3 * BATCH + 50
+    for step in range(files):
         checkpoint(root / "run", f"checkpoint-{step}")
-    for kill_after in (1, 20, 60):
+    before = 0
+    for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", _DAEMON, str(root), str(tmp_path / "state")],
             stdout=subprocess.PIPE,
@@ -190,15 +193,16 @@ def test_killed_watcher_loses_and_repeats_nothing(database: Database, tmp_path: 
             text=True,
         )
         assert process.stdout is not None
-        for _ in range(kill_after):
-            assert process.stdout.readline().strip() == "queued"
+        assert process.stdout.readline().strip() == "queued"
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        assert jobs(database)[JobState.QUEUED] > before
+        before = jobs(database)[JobState.QUEUED]
     spy = w.Spy(Catalog(database))
     with watching(spy, settings(root), tmp_path / "state"):
-        until(lambda: len(spy.admitted) == 150)
-    assert jobs(database) == {JobState.QUEUED: 150}
-    assert len(spy.queued()) <= 150 - 81
+        until(lambda: len(spy.admitted) == files)
+    assert jobs(database) == {JobState.QUEUED: files}
+    assert len(spy.queued()) == files - before
 
 
 def test_corrected_config_of_a_run_corrects_its_waiting_jobs(

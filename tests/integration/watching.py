@@ -171,12 +171,12 @@ class Spy:
         self.inner.note(file, state, reason)
         self.notes.append((file.path, state, reason))
 
-    def admit(self, whole: WholeFile, request: Request) -> Admission:
+    def admit_all(self, wholes: Sequence[WholeFile], request: Request) -> list[Admission]:
         """Pass on and remember."""
         self._check()
-        admission = self.inner.admit(whole, request)
-        self.admitted.append((whole, admission))
-        return admission
+        admissions = self.inner.admit_all(wholes, request)
+        self.admitted.extend(zip(wholes, admissions, strict=True))
+        return admissions
 
     def gone(self, paths: Collection[str]) -> int:
         """Pass on and remember."""
