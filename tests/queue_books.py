@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import select
 
 from nptwatch.store.records import JobState, Request, Urgency
-from nptwatch.store.tables import Checkpoint, Job, OutboxRow, Result, Run, StatusChangeRow
+from nptwatch.store.tables import Checkpoint, EventRow, Job, OutboxRow, Result, Run, StatusChangeRow
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -124,6 +124,9 @@ def _changes(connection: Connection) -> list[tuple[str, str | None, str, str]]:
 
 
 def _alerts(connection: Connection) -> list[tuple[str, str]]:
-    columns = (Run.name, OutboxRow.fingerprint)
-    rows = connection.execute(select(*columns).join(Run, Run.id == OutboxRow.run_id))
+    rows = connection.execute(
+        select(Run.name, EventRow.subject)
+        .join(EventRow, EventRow.run_id == Run.id)
+        .join(OutboxRow, OutboxRow.event_row_id == EventRow.id)
+    )
     return sorted((*row,) for row in rows)

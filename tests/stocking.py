@@ -5,15 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from nptwatch.store.news import Event, Message, Standing, Verdict
 from nptwatch.store.records import (
     Claim,
     Demand,
     Facts,
     Measured,
-    Message,
     Request,
     SeenFile,
-    StatusChange,
     WholeFile,
 )
 
@@ -79,16 +78,27 @@ def measured(grade: str = "GOOD", mse: float | None = 0.07, **changes: Any) -> M
     return Measured(**about)
 
 
-def no_alerts(_change: StatusChange) -> list[Message]:
+def no_alerts(_standing: Standing) -> Verdict:
     """Raise nothing."""
-    return []
+    return Verdict()
 
 
-def alert_good(change: StatusChange) -> list[Message]:
+def event(kind: str, subject: str = "s", *channels: str, **payload: Any) -> Event:  # Any: free JSON
+    """Give an event with a message to each channel."""
+    return Event(
+        kind=kind,
+        subject=subject,
+        payload=payload,
+        messages=tuple(Message(channel=channel) for channel in channels),
+    )
+
+
+def alert_good(standing: Standing) -> Verdict:
     """Raise one message for each change to GOOD."""
-    if change.new != "GOOD":
-        return []
-    return [Message(kind="reached_good", channel="log", payload={"step": change.step})]
+    if standing.late or standing.status != "GOOD" or standing.old == "GOOD":
+        return Verdict()
+    point = standing.point
+    return Verdict(events=(event("reached_good", point.fingerprint, "log", step=point.step),))
 
 
 def ask_full(_facts: Facts) -> Demand:

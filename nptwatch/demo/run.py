@@ -15,7 +15,8 @@ from nptwatch.demo.show import Progress, Show, Snapshot, show_on
 from nptwatch.errors import ConfigError, DatabaseError
 from nptwatch.store.engine import Database
 from nptwatch.store.history import History
-from nptwatch.store.records import FileState, JobState, OutboxState
+from nptwatch.store.outbox import Outbox
+from nptwatch.store.records import FileState, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -173,8 +174,7 @@ class Demo:
 
     def _has_unsent_alerts(self) -> bool:
         with closing(self._database()) as database:
-            alerts = History(database).alerts(str(self.folder.run))
-        return any(alert["state"] in (OutboxState.PENDING, OutboxState.SENDING) for alert in alerts)
+            return Outbox(database).pending() > 0
 
     def _database(self) -> Database:
         return Database(f"sqlite:///{self.folder.database}")

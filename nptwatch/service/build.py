@@ -10,6 +10,7 @@ from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import ConfigError, SchemaError
 from nptwatch.settings import QUICK
 from nptwatch.store import migrate as migrations
+from nptwatch.store.alarms import Alarms
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
 from nptwatch.store.history import History
@@ -36,6 +37,7 @@ class Stores:
     workers: Workers
     history: History
     outbox: Outbox
+    alarms: Alarms
 
     def close(self) -> None:
         """Close all connections."""
@@ -72,6 +74,7 @@ def open_stores(
         workers=Workers(database),
         history=History(database),
         outbox=Outbox(database),
+        alarms=Alarms(database),
     )
 
 

@@ -1,4 +1,4 @@
-"""What people ask: which runs, how they went, what changed, who was told. Reads only."""
+"""What people ask: which runs, how they went, what changed. Reads only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nptwatch.store.checkpoints import (
 from nptwatch.store.engine import utc_now
 from nptwatch.store.records import ChangeRow
 from nptwatch.store.runs import find_run, run_rows
-from nptwatch.store.tables import Checkpoint, File, OutboxRow, Result, Run, StatusChangeRow
+from nptwatch.store.tables import Checkpoint, File, Result, Run, StatusChangeRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -170,38 +170,3 @@ class History:
             if run is not None:
                 query = query.where(Run.id == find_run(connection, run))
             return [ChangeRow(**row) for row in connection.execute(query).mappings()]
-
-    def alerts(self, run: str | None = None, limit: int = 50) -> list[dict[str, Any]]:  # Any: JSON
-        """List messages to people with the change that raised them, the last one first.
-
-        Args:
-            run: as in `run`; None: of all runs.
-            limit: at most so many.
-        """
-        query = (
-            select(
-                Run.name.label("run"),
-                OutboxRow.kind,
-                OutboxRow.channel,
-                OutboxRow.state,
-                OutboxRow.attempts,
-                OutboxRow.error,
-                OutboxRow.event_id,
-                StatusChangeRow.step,
-                StatusChangeRow.path,
-                StatusChangeRow.old,
-                StatusChangeRow.new,
-                StatusChangeRow.mse,
-                StatusChangeRow.cosine,
-                StatusChangeRow.at,
-                OutboxRow.delivered_at,
-            )
-            .join(StatusChangeRow, StatusChangeRow.id == OutboxRow.change_id)
-            .join(Run, Run.id == OutboxRow.run_id)
-            .order_by(OutboxRow.id.desc())
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            if run is not None:
-                query = query.where(Run.id == find_run(connection, run))
-            return [dict(row) for row in connection.execute(query).mappings()]

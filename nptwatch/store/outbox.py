@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import aliased
@@ -11,13 +11,14 @@ from sqlalchemy.orm import aliased
 from nptwatch.store.engine import utc_now
 from nptwatch.store.leases import retry_after
 from nptwatch.store.records import Delivery, OutboxState
-from nptwatch.store.tables import OutboxRow
+from nptwatch.store.tables import EventRow, OutboxRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Connection
 
     from nptwatch.store.engine import Database
     from nptwatch.store.records import Clock
@@ -62,16 +63,14 @@ class Outbox:
             )
             .returning(
                 OutboxRow.id.label("outbox_id"),
-                OutboxRow.event_id,
+                OutboxRow.event_row_id,
                 OutboxRow.channel,
-                OutboxRow.kind,
-                OutboxRow.payload,
                 OutboxRow.attempts,
             )
         )
         with self._database.begin() as connection:
             row = connection.execute(statement).mappings().one_or_none()
-            return None if row is None else Delivery(**row)
+            return None if row is None else _delivery(connection, dict(row))
 
     def delivered(self, outbox_id: int) -> bool:
         """Note a delivery; False: it was noted or given up before."""
@@ -148,6 +147,12 @@ class Outbox:
                 (channel, OutboxState(state)): count
                 for channel, state, count in connection.execute(query)
             }
+
+
+def _delivery(connection: Connection, claimed: dict[str, Any]) -> Delivery:  # Any: columns
+    event = select(EventRow.event_id, EventRow.kind, EventRow.payload)
+    about = connection.execute(event.where(EventRow.id == claimed.pop("event_row_id"))).mappings()
+    return Delivery(**claimed, **about.one())
 
 
 def _due(row: type[OutboxRow], now: datetime) -> ColumnElement[bool]:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from nptwatch.store.engine import Database
-    from nptwatch.store.records import AlertRules, Asked, Clock, FollowUp, Measured, Request
+    from nptwatch.store.news import AlertRules
+    from nptwatch.store.records import Asked, Clock, FollowUp, Measured, Request
 
 _ENDS_BY_OWNER = frozenset({JobState.DELETED, JobState.SUPERSEDED, JobState.UNLOADABLE})
 
@@ -101,7 +102,7 @@ class Queue:
         """End a job with its result, the run's status, the status change and the alerts it raises.
 
         Args:
-            rules: called inside the transaction if the status changes; must not block.
+            rules: called inside the transaction; must not block.
             follow: called inside the transaction after a quick result; what it demands is queued.
 
         Returns:

@@ -1,50 +1,37 @@
-"""What a finished measurement leaves behind: result, run status, status change, outbox rows.
+"""What a finished measurement leaves behind: result, run status, status change, events.
 
 All functions write on the caller's connection: `Queue.finish` makes them one transaction.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid5
 
 from sqlalchemy import func, select, update
 
 from nptwatch.settings import FULL, QUICK
 from nptwatch.store.asking import Wish, put_job, supersede_others
 from nptwatch.store.engine import insert_into
+from nptwatch.store.events import raise_event
+from nptwatch.store.jsons import finite, json_of
 from nptwatch.store.newest import is_older
-from nptwatch.store.records import (
-    Facts,
-    Finished,
-    Measured,
-    OutboxState,
-    StatusChange,
-    Urgency,
-)
-from nptwatch.store.tables import Checkpoint, Job, OutboxRow, Result, Run, StatusChangeRow
+from nptwatch.store.records import Facts, Finished, Measured, StatusChange, Urgency
+from nptwatch.store.standing import standing_of
+from nptwatch.store.tables import Checkpoint, Job, Result, Run, StatusChangeRow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Row
     from sqlalchemy.engine import Connection
 
-    from nptwatch.store.records import AlertRules, Claim, FollowUp, Message
-
-_EVENTS = UUID("6e9a3c1e-5d0f-4c52-9d3b-6b1f7c0a4e21")
-"""Namespace of event ids: the same event has the same id on every host and after every restart."""
+    from nptwatch.store.news import AlertRules, Event
+    from nptwatch.store.records import Claim, Demand, FollowUp
 
 _NO_STATUS = "UNLOADABLE"
 """A file that cannot be read says nothing of the run's weights."""
-
-
-def event_id(run_path: str, kind: str, fingerprint: str) -> str:
-    """Give the id by which receivers drop repeated deliveries."""
-    return str(uuid5(_EVENTS, f"{run_path}\n{kind}\n{fingerprint}"))
 
 
 def store_result(connection: Connection, claim: Claim, measured: Measured) -> int:
@@ -55,10 +42,10 @@ def store_result(connection: Connection, claim: Claim, measured: Measured) -> in
         "settings_hash": claim.settings_hash,
         "base_revision": measured.base_revision,
     }
-    values = {item.name: _finite(getattr(measured, item.name)) for item in fields(Measured)}
+    values = {item.name: finite(getattr(measured, item.name)) for item in fields(Measured)}
     inserted: int | None = connection.scalar(
         insert_into(connection, Result)
-        .values(**{**values, **key, "details": _json(measured.details)})
+        .values(**{**values, **key, "details": json_of(measured.details)})
         .on_conflict_do_nothing()
         .returning(Result.id)
     )
@@ -90,9 +77,11 @@ def record_outcome(
             Checkpoint.step,
             Checkpoint.mtime_ns,
             Checkpoint.fingerprint,
+            Result.id.label("result_id"),
             Result.grade,
             Result.mse,
             Result.cosine,
+            Result.overall_status,
         )
         .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
         .join(Result, Result.id == result_id)
@@ -101,31 +90,41 @@ def record_outcome(
     if job.grade == _NO_STATUS:
         return Finished(result_id=result_id, change=None, messages=0, late=False)
     run = _status(connection, job.run_id)
-    finished = _move_status(connection, job, run, result_id, rules, now)
-    if job.profile != QUICK:
-        return finished
-    demand = follow(facts_of(connection, job, run, late=finished.late))
+    finished, change_id = _move_status(connection, job, run, now)
+    verdict = rules(standing_of(connection, job, run, late=finished.late, now=now))
+    finished = replace(
+        finished, messages=_raise(connection, verdict.events, job.run_id, change_id, now)
+    )
+    demand = verdict.demand
+    if job.profile == QUICK:
+        demand = follow(facts_of(connection, job, run, late=finished.late)) or demand
+    return replace(finished, asked=_ask(connection, job.checkpoint_id, demand, now))
+
+
+def _ask(
+    connection: Connection, checkpoint_id: int, demand: Demand | None, now: datetime
+) -> str | None:
+    """Queue what is demanded; give why. None: nothing is, or it was queued before."""
     if demand is None:
-        return finished
+        return None
     wish = Wish(urgency=Urgency.POLICY, because=demand.because)
-    supersede_others(connection, job.checkpoint_id, demand.request, now)
-    asked = put_job(connection, job.checkpoint_id, demand.request, now, wish)
-    return replace(finished, asked=demand.because) if asked is not None else finished
+    supersede_others(connection, checkpoint_id, demand.request, now)
+    asked = put_job(connection, checkpoint_id, demand.request, now, wish)
+    return None if asked is None else demand.because
 
 
 def _move_status(
     connection: Connection,
     job: Row[*tuple[Any, ...]],  # Any: named columns
     run: Row[*tuple[Any, ...]],
-    result_id: int,
-    rules: AlertRules,
     now: datetime,
-) -> Finished:
-    """Move the run's status if the result is of its newest measured step."""
+) -> tuple[Finished, int | None]:
+    """Move the run's status if the result is of its newest measured step; give the change's id."""
+    unmoved = Finished(result_id=job.result_id, change=None, messages=0, late=False)
     if run.status is not None and is_older(
         job.step, job.mtime_ns, than_step=run.step, than_mtime_ns=run.mtime_ns
     ):
-        return Finished(result_id=result_id, change=None, messages=0, late=True)
+        return replace(unmoved, late=True), None
     changed = job.grade != run.status
     connection.execute(
         update(Run)
@@ -137,11 +136,23 @@ def _move_status(
         )
     )
     if not changed:
-        return Finished(result_id=result_id, change=None, messages=0, late=False)
+        return unmoved, None
     change = _change(job, run, now)
-    messages = rules(change)
-    written = _post(connection, change, _store_change(connection, change, job.id), messages)
-    return Finished(result_id=result_id, change=change, messages=written, late=False)
+    return replace(unmoved, change=change), _store_change(connection, change, job.id)
+
+
+def _raise(
+    connection: Connection,
+    events: Sequence[Event],
+    run_id: int,
+    change_id: int | None,
+    now: datetime,
+) -> int:
+    """Store events; give the number of their messages."""
+    return sum(
+        raise_event(connection, event, run_id=run_id, at=now, change_id=change_id) or 0
+        for event in events
+    )
 
 
 def facts_of(
@@ -193,6 +204,7 @@ def _status(connection: Connection, run_id: int) -> Row[*tuple[Any, ...]]:  # An
         select(
             Run.name,
             Run.path,
+            Run.created_at,
             Run.status,
             Run.status_since,
             Checkpoint.step,
@@ -247,51 +259,3 @@ def _store_change(connection: Connection, change: StatusChange, job_id: int) -> 
         .returning(StatusChangeRow.id)
     ).scalar_one()
     return change_id
-
-
-def _post(
-    connection: Connection, change: StatusChange, change_id: int, messages: Sequence[Message]
-) -> int:
-    """Put messages into the outbox; what was posted before for the same content is not repeated."""
-    written = 0
-    for message in messages:
-        posted = connection.scalar(
-            insert_into(connection, OutboxRow)
-            .values(
-                run_id=change.run_id,
-                change_id=change_id,
-                event_id=event_id(change.run_path, message.kind, change.fingerprint),
-                kind=message.kind,
-                fingerprint=change.fingerprint,
-                channel=message.channel,
-                payload=_json(message.payload),
-                state=OutboxState.PENDING,
-                attempts=0,
-                available_at=change.at,
-                created_at=change.at,
-            )
-            .on_conflict_do_nothing()
-            .returning(OutboxRow.id)
-        )
-        written += posted is not None
-    return written
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - a column's value in and out
-    """Replace NaN and infinity by None: SQLite would do so silently, Postgres not at all."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _json(value: Any) -> Any:  # noqa: ANN401 - free JSON in and out
-    """Copy a report with what JSON has: no NaN, no infinity.
-
-    Raises:
-        TypeError: something in it is not JSON, which is a bug of whoever made it.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    if value is None or isinstance(value, str | int | float):
-        return _finite(value)
-    raise TypeError(f"a report holds text, numbers, lists and objects, not {value!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -45,6 +45,7 @@ class OutboxState(StrEnum):
     SENDING = "sending"  # claimed by one sender until `claimed_until`
     DELIVERED = "delivered"
     GIVEN_UP = "given_up"  # after `max_attempts`
+    SUPPRESSED = "suppressed"  # never to be sent; stores why
 
 
 class WorkerState(StrEnum):
@@ -274,26 +275,13 @@ class StatusChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One alert for one channel, as the rules made it."""
-
-    kind: str
-    channel: str
-    payload: Mapping[str, Any]  # Any: free JSON
-
-
-AlertRules: TypeAlias = Callable[[StatusChange], Sequence[Message]]
-"""Decides which messages a status change raises; called inside `finish`'s transaction."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """What `finish` did.
 
     Attributes:
         result_id: the stored (or already known) result.
         change: the status change it caused, if any.
-        messages: how many outbox rows were written.
+        messages: how many outbox rows were written, suppressed ones included.
         late: the result is of an older step than the run's status and left it alone.
         asked: why a full diagnostic was asked for because of it; None: it was not.
     """

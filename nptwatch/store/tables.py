@@ -282,28 +282,51 @@ class StatusChangeRow(Base):
     at: Mapped[datetime]
 
 
+class EventRow(Base):
+    """Something that people may be told, once; `subject` says what makes it this one of its kind.
+
+    Of a grade it is the checkpoint's content, of a recovery the event that is over.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("event_id"),
+        CheckConstraint("(acked_at IS NULL) = (acked_by IS NULL)", name="acked_by_somebody"),
+        Index(None, "run_id", "kind"),
+        Index(None, "change_id"),
+        Index(None, "at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(String(36))
+    kind: Mapped[str] = mapped_column(String(32))
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    change_id: Mapped[int | None] = mapped_column(ForeignKey("status_changes.id"))
+    subject: Mapped[str]
+    payload: Mapped[dict[str, Any]]  # Any: free JSON
+    late: Mapped[bool]
+    at: Mapped[datetime]
+    acked_at: Mapped[datetime | None]
+    acked_by: Mapped[str | None]
+
+
 class OutboxRow(Base):
-    """One alert for one channel, until it is delivered."""
+    """One event on its way to one channel."""
 
     __tablename__ = "outbox"
     __table_args__ = (
-        UniqueConstraint("run_id", "kind", "fingerprint", "channel"),
+        UniqueConstraint("event_row_id", "channel"),
         one_of("state", OutboxState),
         CheckConstraint(
             "(state = 'sending') = (claimed_until IS NOT NULL)", name="sending_is_claimed"
         ),
+        CheckConstraint("state <> 'suppressed' OR error IS NOT NULL", name="suppressed_has_reason"),
         Index(None, "state", "available_at"),
-        Index(None, "change_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
-    change_id: Mapped[int] = mapped_column(ForeignKey("status_changes.id"))
-    event_id: Mapped[str] = mapped_column(String(36))
-    kind: Mapped[str] = mapped_column(String(32))
-    fingerprint: Mapped[str] = mapped_column(String(128))
+    event_row_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
     channel: Mapped[str] = mapped_column(String(64))
-    payload: Mapped[dict[str, Any]]  # Any: free JSON
     state: Mapped[OutboxState]
     attempts: Mapped[int]
     available_at: Mapped[datetime]

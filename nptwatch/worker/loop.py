@@ -25,18 +25,17 @@ from nptwatch.worker.outcomes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
     from nptwatch.settings import WorkerSettings
+    from nptwatch.store.news import AlertRules
     from nptwatch.store.queue import Queue
     from nptwatch.store.records import (
         Claim,
         Finished,
         FollowUp,
-        Message,
         Request,
-        StatusChange,
     )
     from nptwatch.store.workers import Workers
     from nptwatch.worker.wake import Wake
@@ -66,7 +65,7 @@ class WorkerLoop:
         queue: Queue,
         workers: Workers,
         diagnoser: Diagnoser,
-        rules: Callable[[StatusChange], Sequence[Message]],
+        rules: AlertRules,
         settings: WorkerSettings,
         settings_hash: Callable[[str], str],
         unloadable_after_seconds: float,

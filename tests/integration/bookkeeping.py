@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import JobState
-from nptwatch.store.tables import Checkpoint, Job, OutboxRow, Result, StatusChangeRow
+from nptwatch.store.tables import Checkpoint, EventRow, Job, OutboxRow, Result, StatusChangeRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +126,9 @@ def check_messages(
             .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
         ).all()
         posted = connection.execute(
-            select(OutboxRow.run_id, OutboxRow.kind, OutboxRow.fingerprint)
+            select(EventRow.run_id, EventRow.kind, EventRow.subject).join(
+                OutboxRow, OutboxRow.event_row_id == EventRow.id
+            )
         ).all()
     wanted = {
         (change.run_id, kind, change.fingerprint)

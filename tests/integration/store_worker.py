@@ -14,14 +14,18 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stocking import measured
+from stocking import event, measured
 
 from nptwatch.store.engine import Database
+from nptwatch.store.news import Standing, Verdict
 from nptwatch.store.queue import Queue
-from nptwatch.store.records import Claim, Message, StatusChange
+
+if TYPE_CHECKING:
+    from nptwatch.store.records import Claim
 
 
 def die() -> None:
@@ -45,10 +49,12 @@ def main() -> None:
 def work(queue: Queue, claim: Claim, worker_id: str, deaths: set[str]) -> None:
     """End one job, or die where it was asked to."""
 
-    def rules(change: StatusChange) -> list[Message]:
+    def rules(standing: Standing) -> Verdict:
+        if standing.late or standing.status == standing.old:
+            return Verdict()
         if f"in-finish:{claim.job_id}" in deaths:
             die()
-        return [Message(kind="changed", channel="log", payload={"step": change.step})]
+        return Verdict(events=(event("changed", standing.point.fingerprint, "log"),))
 
     if f"claimed:{claim.job_id}" in deaths:
         die()

@@ -16,6 +16,7 @@ from nptwatch.demo.folder import RUN, DemoFolder
 from nptwatch.demo.show import LineShow, LiveShow, Progress, Snapshot
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.history import History
+from nptwatch.store.news import Verdict
 from nptwatch.store.queue import Queue
 from nptwatch.store.recording import follow_nothing
 from nptwatch.store.records import FileState
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nptwatch.store.engine import Database
-    from nptwatch.store.records import FollowUp, HistoryRow, Message, StatusChange
+    from nptwatch.store.news import Standing
+    from nptwatch.store.records import FollowUp, HistoryRow
 
 GRADES = (("POOR", 0.9), ("FAIR", 0.2), ("GOOD", 0.07), ("EXCELLENT", 0.03))
 
 
-def no_rules(_: StatusChange) -> Sequence[Message]:
+def no_rules(_: Standing) -> Verdict:
     """Raise nothing."""
-    return ()
+    return Verdict()
 
 
 class Watched:
@@ -203,7 +205,7 @@ def test_last_page_has_history_status_alert_and_next_steps(
     assert "status: POOR (step 1) -> FAIR (step 2) -> GOOD (step 3) -> EXCELLENT (step 4)" in text
     assert "   3  done   0.0700  0.9700  GOOD       PARTIAL 0.74\n" in text
     assert "1 of 4 checkpoints got the full one too (the test says so: 1)" in text
-    assert "  reached_good: Run reached GOOD" in text
+    assert "  reached_good:\n  Run reached GOOD\n" in text
     assert f"Done in 42 s. The database is {here}/state/nptwatch.db." in text
     assert f"  nptwatch history {RUN} --config {here}/nptwatch.toml\n" in text
     final = f"{here}/experiments/{RUN}/checkpoints/final"

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from stocking import FULL, QUICK, ask_full, claimed, measured, no_alerts, path_of, whole
+from stocking import FULL, QUICK, ask_full, claimed, event, measured, no_alerts, path_of, whole
 
 from nptwatch.errors import ConfigError
+from nptwatch.store.news import Verdict
 from nptwatch.store.records import (
     Asking,
     Facts,
     JobState,
-    Message,
     Request,
-    StatusChange,
 )
 
 if TYPE_CHECKING:
     from nptwatch.store.catalog import Catalog
     from nptwatch.store.history import History
+    from nptwatch.store.news import Standing
     from nptwatch.store.queue import Queue
 
 
@@ -55,19 +55,25 @@ def test_what_follows_a_quick_result_is_queued_with_it(
 
 
 def test_quick_then_full_raise_one_alert_and_one_change(catalog: Catalog, queue: Queue) -> None:
-    """The second result of a content has the same grade: nothing changes."""
-    told: list[StatusChange] = []
+    """The same event of the same content is raised once, however often rules ask for it."""
+    told: list[Standing] = []
 
-    def rules(change: StatusChange) -> list[Message]:
-        told.append(change)
-        return [Message(kind="reached_good", channel="log", payload={})]
+    def rules(standing: Standing) -> Verdict:
+        told.append(standing)
+        fingerprint = standing.point.fingerprint
+        return Verdict(events=(event("reached_good", fingerprint, "log"),))
 
     catalog.admit(whole(), QUICK)
     first = queue.finish(claimed(queue), "w", measured(), rules, ask_full)
     second = queue.finish(claimed(queue), "w", measured(), rules, ask_full)
     assert first is not None
     assert second is not None
-    assert (first.messages, second.messages, len(told)) == (1, 0, 1)
+    assert (first.change is None, second.change) == (False, None)
+    assert (first.messages, second.messages) == (1, 0)
+    assert [(each.profile, each.old, each.status) for each in told] == [
+        ("quick", None, "GOOD"),
+        ("full", "GOOD", "GOOD"),
+    ]
 
 
 def test_quick_ones_go_before_full_ones_and_a_person_before_all(

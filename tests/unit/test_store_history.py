@@ -8,12 +8,14 @@ import pytest
 from stocking import QUICK, alert_good, measured, no_alerts, path_of, seen, whole
 
 from nptwatch.errors import ConfigError
+from nptwatch.store.alarms import Alarms
 from nptwatch.store.records import FileState, Request
 
 if TYPE_CHECKING:
     from conftest import FakeClock
 
     from nptwatch.store.catalog import Catalog
+    from nptwatch.store.engine import Database
     from nptwatch.store.history import History
     from nptwatch.store.queue import Queue
 
@@ -155,7 +157,7 @@ def test_show_finds_what_is_gone_or_never_was(
 
 
 def test_changes_and_alerts_come_last_first(
-    catalog: Catalog, queue: Queue, history: History, clock: FakeClock
+    database: Database, catalog: Catalog, queue: Queue, history: History, clock: FakeClock
 ) -> None:
     """The story of the runs, newest chapter on top; one run's on request."""
     for run, step, grade in (("a", 1, "FAIR"), ("a", 2, "GOOD"), ("b", 1, "GOOD")):
@@ -168,16 +170,17 @@ def test_changes_and_alerts_come_last_first(
         ("a", None, "FAIR"),
     ]
     assert [row.new for row in history.changes("a", limit=1)] == ["GOOD"]
-    assert [alert["run"] for alert in history.alerts()] == ["b", "a"]
-    assert [alert["step"] for alert in history.alerts("a")] == [2]
+    alarms = Alarms(database)
+    assert [event.run for event in alarms.events()] == ["b", "a"]
+    assert [event.payload["step"] for event in alarms.events(run="a")] == [2]
 
 
 def test_result_without_alerts_is_history_too(
-    catalog: Catalog, queue: Queue, history: History
+    database: Database, catalog: Catalog, queue: Queue, history: History
 ) -> None:
     """No rule fired: the change is there all the same."""
     catalog.admit(whole(), QUICK)
     claimed = queue.claim("w1", lease_seconds=60)
     assert claimed is not None
     queue.finish(claimed, "w1", measured(), no_alerts)
-    assert (len(history.changes()), history.alerts()) == (1, [])
+    assert (len(history.changes()), Alarms(database).events()) == (1, [])

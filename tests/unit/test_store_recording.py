@@ -6,19 +6,19 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from stocking import QUICK, alert_good, measured, no_alerts, whole
+from stocking import QUICK, alert_good, event, measured, no_alerts, whole
 
+from nptwatch.store.alarms import Alarms
 from nptwatch.store.catalog import Catalog
+from nptwatch.store.events import event_id
 from nptwatch.store.history import History
+from nptwatch.store.news import Standing, Verdict
 from nptwatch.store.outbox import Outbox
 from nptwatch.store.queue import Queue
-from nptwatch.store.recording import event_id
 from nptwatch.store.records import (
     Finished,
     JobState,
     Measured,
-    Message,
-    StatusChange,
     WholeFile,
 )
 
@@ -39,6 +39,7 @@ class Bench:
         self.queue = Queue(database, clock=clock)
         self.history = History(database, clock=clock)
         self.outbox = Outbox(database, clock=clock)
+        self.alarms = Alarms(database, clock=clock)
 
     def finish(self, file: WholeFile, result: Measured) -> Finished:
         """Measure one file."""
@@ -150,19 +151,20 @@ def test_alert_is_written_once_per_content(bench: Bench, clock: FakeClock) -> No
     bench.finish(whole(step=200), measured("POOR", 1.0))
     other = QUICK.__class__(profile="quick", settings_hash="s2")
     bench.catalog.admit(whole(step=300, content="content-a-100"), other)
-    (alert,) = bench.history.alerts("a")
-    assert (alert["kind"], alert["step"], alert["state"]) == ("reached_good", 100, "pending")
-    assert alert["event_id"] == event_id("/exp/a", "reached_good", "content-a-100")
+    (alert,) = bench.alarms.events(run="a")
+    (sent,) = alert.messages
+    assert (alert.kind, alert.payload["step"], sent.state) == ("reached_good", 100, "pending")
+    assert alert.event_id == event_id("/exp/a", "reached_good", "content-a-100")
     assert bench.outbox.pending() == 1
 
 
 def test_same_message_twice_in_one_change_is_one_row(bench: Bench) -> None:
     """The outbox' key, not the rules, keeps messages apart."""
-    message = Message(kind="k", channel="log", payload={})
+    twice = Verdict(events=(event("k", "s", "log", "log"),) * 2)
     bench.catalog.admit(whole(), QUICK)
     claimed = bench.queue.claim("w1", lease_seconds=60)
     assert claimed is not None
-    done = bench.queue.finish(claimed, "w1", measured(), lambda _: [message, message])
+    done = bench.queue.finish(claimed, "w1", measured(), lambda _: twice)
     assert done is not None
     assert (done.messages, bench.outbox.pending()) == (1, 1)
 
@@ -200,7 +202,7 @@ def test_result_measured_twice_at_the_same_time_is_one(bench: Bench) -> None:
 def test_failing_rules_undo_everything(bench: Bench) -> None:
     """Result, status, change and messages are written together or not at all."""
 
-    def broken(_change: StatusChange) -> list[Message]:
+    def broken(_standing: Standing) -> Verdict:
         raise RuntimeError("rules")
 
     bench.catalog.admit(whole(), QUICK)
