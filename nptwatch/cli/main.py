@@ -63,6 +63,9 @@ VERBS = {
         target="run:run",
         summary="Watch directories and measure every new checkpoint, until told to stop.",
     ),
+    "worker": Verb(
+        target="worker:worker", summary="Measure what a daemon elsewhere queues; watch nothing."
+    ),
     "scan": Verb(
         target="scan:scan", summary="Find checkpoints and queue them, without measuring any."
     ),

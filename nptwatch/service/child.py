@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from nptwatch.service.handover import dump_settings, worker_environment
+from nptwatch.worker.loop import QUEUE_EMPTY
 from nptwatch.worker.wake import NUDGE
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class WorkerProcess:
             start_new_session=True,  # the terminal's Ctrl-C is the daemon's to handle
             bufsize=0,
         )
+
+    @property
+    def found_empty(self) -> bool:
+        """Whether it ended because nothing is queued, as it was asked to."""
+        return self._process.returncode == QUEUE_EMPTY
 
     @property
     def pid(self) -> int:
@@ -73,13 +79,13 @@ class WorkerProcess:
         """Wait for its end.
 
         Returns:
-            How it ended, in words; None: with exit code 0.
+            How it ended, in words; None: in good order.
         """
         code = self._process.wait()
         with self._lock:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     pipe.close()
-        if code == 0:
+        if code in {0, QUEUE_EMPTY}:
             return None
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"

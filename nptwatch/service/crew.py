@@ -18,9 +18,9 @@ from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.templates import Texts
 from nptwatch.service.build import build_watcher, is_sqlite, open_stores
 from nptwatch.service.forecasting import Forecasts
+from nptwatch.service.reaper import Reaper
 from nptwatch.service.schedule import Chore, Schedule
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
-from nptwatch.store.records import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 
 SENDER_SECONDS = 1.0
 """How soon an alert goes out after the result that raised it."""
-
-REAPER_SECONDS = 5.0
-"""How soon an expired lease is noticed."""
-
-FORGET_WORKERS_SECONDS = 7 * 24 * 3600.0
-"""Each worker process has a row of its own; a week is enough to look into what happened."""
-
-GONE = frozenset((WorkerState.STOPPED, WorkerState.LOST))
 
 log = structlog.get_logger()
 
@@ -136,8 +128,7 @@ class Crew:
                 every_seconds=rescan_seconds,
                 at_start=False,  # the watcher begins with a scan
             ),
-            Chore(name="reap_leases", do=self._reap_leases, every_seconds=REAPER_SECONDS),
-            Chore(name="lost_workers", do=self._note_lost_workers, every_seconds=REAPER_SECONDS),
+            *Reaper(self._stores, self._settings.worker).chores(),
             *(
                 Chore(  # one for each channel: one that hangs holds up no other
                     name=f"send_alerts_{channel}",
@@ -147,28 +138,3 @@ class Crew:
                 for channel in channel_names(self._settings.channels)
             ),
         ]
-
-    def _reap_leases(self) -> None:
-        worker = self._settings.worker
-        jobs = self._stores.queue.expire(
-            max_attempts=worker.max_attempts, retry_delay_seconds=worker.retry_delay_seconds
-        )
-        if jobs:
-            log.warning("leases_expired", jobs=jobs)
-
-    def _note_lost_workers(self) -> None:
-        """Write off workers that were silent for so long that their leases are gone too."""
-        settings = self._settings.worker
-        self._stores.workers.forget(after_seconds=FORGET_WORKERS_SECONDS)
-        alive = {row.worker_id for row in self._stores.workers.alive(2 * settings.lease_seconds)}
-        for row in self._stores.workers.rows():
-            if row.worker_id in alive or row.state in GONE:
-                continue
-            self._stores.queue.release_worker(
-                row.worker_id,
-                cause="lease_expired",
-                error=f"worker {row.worker_id} was not heard of any more",
-                max_attempts=settings.max_attempts,
-                retry_delay_seconds=settings.retry_delay_seconds,
-            )
-            log.warning("worker_lost", worker_id=row.worker_id, host=row.host, pid=row.pid)

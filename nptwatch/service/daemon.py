@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
 import signal
-import threading
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +10,7 @@ import structlog
 from nptwatch.errors import NptwatchError
 from nptwatch.service.build import require_writable
 from nptwatch.service.crew import Crew, lock_paths
+from nptwatch.service.inbox import Inbox
 from nptwatch.service.lock import DaemonLocks
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ CHECK_SECONDS = 1.0
 
 HELPER_DIED = 1
 """Exit code that makes systemd start the daemon again."""
-
-HURRY_AT_INTERRUPTS = 2
 
 log = structlog.get_logger()
 
@@ -49,9 +46,7 @@ class Daemon:
         self._settings = settings
         self._loader = loader
         self._worker_arguments = tuple(worker_arguments)
-        # A SimpleQueue is the one thing that a signal handler may fill at any moment.
-        self._inbox: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-        self._interrupts = 0
+        self._inbox = Inbox()
         self._locks = DaemonLocks()
 
     def run(self) -> int:
@@ -66,7 +61,7 @@ class Daemon:
         """
         try:
             crew = self._prepare(self._settings)
-            self._listen()
+            self._inbox.listen((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
             crew.start()
             return self._mind(crew)
         finally:
@@ -82,40 +77,20 @@ class Daemon:
         self._locks.take(lock_paths(settings))
         return Crew(settings, worker_arguments=self._worker_arguments)
 
-    def _listen(self) -> None:
-        """Have signals put in the inbox; without effect where the daemon runs in a thread."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, lambda number, _frame: self._note(signal.Signals(number)))
-
-    def _note(self, number: signal.Signals) -> None:
-        if number == signal.SIGINT:
-            self._interrupts += 1
-        self._inbox.put(number)
-
     def _mind(self, crew: Crew) -> int:
         while True:
-            number = self._next_signal()
+            number = self._inbox.next(CHECK_SECONDS)
             if number == signal.SIGHUP:
                 crew = self._reload(crew)
             elif number is not None:
                 log.info("daemon_stopping", signal=number.name)
-                crew.stop(self._in_hurry)
+                crew.stop(self._inbox.in_hurry)
                 log.info("daemon_stopped")
                 return 0
             elif dead := crew.dead():
                 log.critical("helper_died", helpers=dead)
-                crew.stop(self._in_hurry)
+                crew.stop(self._inbox.in_hurry)
                 return HELPER_DIED
-
-    def _next_signal(self) -> signal.Signals | None:
-        try:
-            return self._inbox.get(timeout=CHECK_SECONDS)
-        except queue.Empty:
-            return None
-
-    def _in_hurry(self) -> bool:
-        return self._interrupts >= HURRY_AT_INTERRUPTS
 
     def _reload(self, crew: Crew) -> Crew:
         """Replace the crew by one with the settings as they are now, if those work."""
@@ -125,7 +100,7 @@ class Daemon:
         except NptwatchError as error:
             log.error("reload_failed", error=str(error))  # noqa: TRY400 - a user's typo
             return crew
-        crew.stop(self._in_hurry)
+        crew.stop(self._inbox.in_hurry)
         successor.start()
         self._settings = settings
         log.info("settings_reloaded")

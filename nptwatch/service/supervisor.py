@@ -43,7 +43,8 @@ class Supervisor:
     """One thread and one process per configured worker.
 
     Args:
-        arguments: more of the worker's command line; for tests (see worker_main).
+        arguments: more of the worker's command line (see worker_main). A worker that was to end
+            when nothing is queued, and did, gets no successor.
     """
 
     def __init__(
@@ -66,7 +67,11 @@ class Supervisor:
 
     def is_alive(self) -> bool:
         """Whether every worker has its thread (its process may be between two lives)."""
-        return all(slot.is_alive() for slot in self._slots)
+        return all(slot.is_alive() or slot.is_done for slot in self._slots)
+
+    def is_done(self) -> bool:
+        """Whether all workers ended because nothing is queued."""
+        return all(slot.is_done for slot in self._slots)
 
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
         """End all workers: first politely, in the end by force.
@@ -89,7 +94,11 @@ class Supervisor:
 
 
 class Slot:
-    """One place for a worker: starts it, waits for its end, starts the next."""
+    """One place for a worker: starts it, waits for its end, starts the next.
+
+    Attributes:
+        is_done: its worker ended because nothing is queued.
+    """
 
     def __init__(
         self, number: int, settings: Settings, stores: Stores, arguments: Sequence[str]
@@ -101,6 +110,7 @@ class Slot:
         self._lock = threading.Lock()
         self._worker: WorkerProcess | None = None
         self._stop = threading.Event()
+        self.is_done = False
         self._delay_seconds = FIRST_DELAY_SECONDS
         self._thread = threading.Thread(
             target=self._run, name=f"nptwatch-worker-{number}", daemon=True
@@ -140,7 +150,7 @@ class Slot:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not (self._stop.is_set() or self.is_done):
                 if not self._live_once():
                     self._stop.wait(self._delay_seconds)
                     self._delay_seconds = min(self._delay_seconds * 2, LONGEST_DELAY_SECONDS)
@@ -165,6 +175,10 @@ class Slot:
             self._worker = None
         if self._stop.is_set():
             self._after_stop(worker.worker_id, ended)
+            return True
+        if worker.found_empty:
+            log.info("worker_found_nothing_queued", worker_id=worker.worker_id)
+            self.is_done = True
             return True
         if ready and time.monotonic() - ready_at > HEALTHY_SECONDS:
             self._delay_seconds = FIRST_DELAY_SECONDS
@@ -209,7 +223,7 @@ class Slot:
         if ended is None:
             return
         try:
-            reason = "the daemon stopped and killed the worker"
+            reason = "its worker was stopped and had to be killed"
             self._stores.queue.release_held(worker_id, reason=reason)
             self._stores.workers.stopped(worker_id)
         except DatabaseError as error:  # the lease will expire instead

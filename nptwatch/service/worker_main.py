@@ -10,109 +10,44 @@ import argparse
 import os
 import signal
 import sys
-from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-import structlog
-
-from nptwatch.alerts.channels import channel_names
-from nptwatch.alerts.rules import make_rules
-from nptwatch.diagnostics.identity import settings_hash
-from nptwatch.errors import ConfigError, NptwatchError
-from nptwatch.logs import configure_logs
-from nptwatch.service.build import open_stores, request_of
-from nptwatch.service.handover import parse_settings, read_line
-from nptwatch.settings import FULL
-from nptwatch.store.engine import utc_now
-from nptwatch.store.listening import JobListener
-from nptwatch.worker.loop import WorkerLoop
-from nptwatch.worker.policy import FullPolicy
+from nptwatch.service.handover import read_line
+from nptwatch.service.working import DEFAULT_DIAGNOSER, Assignment, work
 from nptwatch.worker.wake import Wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
-
-    from nptwatch.settings import Settings
-    from nptwatch.worker.loop import Diagnoser
-
-    MakeDiagnoser = Callable[[Settings, Callable[[], datetime]], Diagnoser]
+    from collections.abc import Sequence
 
 READY = b"ready\n"
 NICENESS = 5
 """Training goes first."""
 
-DEFAULT_DIAGNOSER = "nptwatch.worker.gpu:GpuDiagnoser"
-
 LIFELINE_FD = 0
-
-log = structlog.get_logger()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one worker; return its exit code."""
-    arguments = _parse(argv)
+    assignment = _parse(argv)
     ready_fd = _keep_stdout()
-    try:
-        settings = parse_settings(read_line(LIFELINE_FD))
-        configure_logs(
-            level=settings.log.level,
-            form=settings.log.form,
-            bind={"worker": arguments.worker_id},
-        )
-        os.nice(NICENESS)
-        return _work(arguments, settings, lambda: _say_ready(ready_fd))
-    except NptwatchError as error:
-        log.error("worker_failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400
-        return error.exit_code
-    except Exception:
-        log.exception("worker_failed")
-        return 1
+    line = read_line(LIFELINE_FD)
+    wake = Wake(LIFELINE_FD)
+    _stop_on_signals(wake)
+    os.nice(NICENESS)
+    return work(line, assignment, wake=wake, ready=lambda: _say_ready(ready_fd), abandon=_end_now)
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> Assignment:
     parser = argparse.ArgumentParser(prog="python -m nptwatch.service.worker_main")
     parser.add_argument("--worker-id", required=True)
+    parser.add_argument("--until-empty", action="store_true", help="end when nothing is queued")
     parser.add_argument(
         "--diagnoser",
         default=DEFAULT_DIAGNOSER,
         metavar="MODULE:FACTORY",
         help="for tests: called with settings and clock, gives the thing that measures",
     )
-    return parser.parse_args(argv)
-
-
-def _work(arguments: argparse.Namespace, settings: Settings, say_ready: Callable[[], None]) -> int:
-    wake = Wake(LIFELINE_FD)
-    _stop_on_signals(wake)
-    stores = open_stores(settings, application=f"nptwatch worker {arguments.worker_id}")
-    loop = WorkerLoop(
-        queue=stores.queue,
-        workers=stores.workers,
-        diagnoser=_make_diagnoser(arguments.diagnoser, settings),
-        rules=make_rules(settings.alerts, channel_names(settings.channels)),
-        settings=settings.worker,
-        settings_hash=partial(settings_hash, settings),
-        unloadable_after_seconds=settings.watch.unloadable_after_seconds,
-        worker_id=arguments.worker_id,
-        wake=wake,
-        abandon=_end_now,
-        follow=FullPolicy(settings.full, request_of(settings, FULL)).follow,
-    )
-    with JobListener(stores.database, wake.nudge):
-        return loop.run(say_ready)
-
-
-def _make_diagnoser(name: str, settings: Settings) -> Diagnoser:
-    """Call the factory that `name` names; imported here, so that a torch that fails is logged."""
-    module, _, factory = name.partition(":")
-    try:
-        make: MakeDiagnoser = getattr(import_module(module), factory)
-    except (ImportError, AttributeError) as exc:
-        message = f"diagnoser {name} cannot be imported: {exc}"
-        raise ConfigError(message) from exc
-    return make(settings, utc_now)
+    return Assignment(**vars(parser.parse_args(argv)))
 
 
 def _stop_on_signals(wake: Wake) -> None:

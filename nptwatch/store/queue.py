@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, update
+from sqlalchemy import exists, func, select, update
 
 from nptwatch.store.asking import OTHER_SETTINGS, ask, ask_by
 from nptwatch.store.claiming import claim_of, claim_statement
@@ -73,6 +73,12 @@ class Queue:
                 self._claim, {"now": now, "worker": worker_id, "until": until}
             )
             return None if job_id is None else claim_of(connection, job_id)
+
+    def has_queued(self) -> bool:
+        """Tell whether any job waits, due or not."""
+        with self._database.read() as connection:
+            waits = exists().where(Job.state == JobState.QUEUED)
+            return bool(connection.scalar(select(waits)))
 
     def heartbeat(self, job_id: int, worker_id: str, *, lease_seconds: float) -> bool:
         """Renew the lease; False: it is lost, and so is what the worker does with the job."""

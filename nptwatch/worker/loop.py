@@ -46,6 +46,9 @@ FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
 """Pauses between tries to reach a lost database."""
 
+QUEUE_EMPTY = 10
+"""Exit code of a worker that was to end when nothing is queued; the code of no error."""
+
 log = structlog.get_logger()
 
 
@@ -57,6 +60,8 @@ class WorkerLoop:
             was asked for otherwise is asked again so.
         abandon: ends the process when a job outlasts the time-out of a stop (see Heartbeat).
         follow: decides what is asked for after a quick result (policy.py).
+        until_empty: end when nothing is queued, not even for later; what others have in hand is
+            theirs.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class WorkerLoop:
         wake: Wake,
         abandon: Callable[[], None],
         follow: FollowUp = follow_nothing,
+        until_empty: bool = False,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._queue = queue
@@ -84,9 +90,11 @@ class WorkerLoop:
         self._worker_id = worker_id
         self._wake = wake
         self._abandon = abandon
+        self._until_empty = until_empty
         self._clock = clock
         self._seen_at: datetime | None = None
         self._jobs_done = 0
+        self._is_queue_empty = False
         self._is_cut_off = False
         self._pause_seconds = FIRST_RETRY_SECONDS
         self._diagnosis = Diagnosis(
@@ -99,7 +107,7 @@ class WorkerLoop:
         )
 
     def run(self, ready: Callable[[], None]) -> int:
-        """Work until stopped, until `max_jobs` are done, or until the device cannot be trusted.
+        """Work until stopped, worn out (`max_jobs`), out of work, or unable to trust the device.
 
         Args:
             ready: called once the worker is known to the database and about to claim.
@@ -117,7 +125,7 @@ class WorkerLoop:
         while not (self._wake.stopping or self._is_worn_out()):
             self._turn()
         self._say_goodbye()
-        return self._diagnosis.exit_code or 0
+        return self._diagnosis.exit_code or (QUEUE_EMPTY if self._is_queue_empty else 0)
 
     def _turn(self) -> None:
         """Do one job, or wait for one."""
@@ -125,6 +133,7 @@ class WorkerLoop:
             claim = self._claim()
             if claim is None:
                 self._beat_idle()
+                self._is_queue_empty = self._until_empty and not self._queue.has_queued()
         except DatabaseError as error:
             _raise_if_final(error)
             self._note_outage(error)
@@ -132,10 +141,10 @@ class WorkerLoop:
             self._pause_seconds = min(2 * self._pause_seconds, LONGEST_RETRY_SECONDS)
             return
         self._note_outage(None)
-        if claim is None:
-            self._wake.wait(self._settings.poll_seconds)
-        else:
+        if claim is not None:
             self._work(claim)
+        elif not self._is_queue_empty:
+            self._wake.wait(self._settings.poll_seconds)
 
     def _claim(self) -> Claim | None:
         """Claim a job; after an outage give back first what may have been claimed unheard.
@@ -317,7 +326,7 @@ class WorkerLoop:
 
     def _is_worn_out(self) -> bool:
         is_enough = 0 < self._settings.max_jobs <= self._jobs_done
-        return is_enough or self._diagnosis.exit_code is not None
+        return is_enough or self._is_queue_empty or self._diagnosis.exit_code is not None
 
     def _say_goodbye(self) -> None:
         try:

@@ -160,7 +160,7 @@ def test_help_lists_every_verb(command: Command) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["run", "scan", "status", "runs", "history", "best", "forecast", "show", "jobs", "jobs list", "jobs retry",
+    ["run", "worker", "scan", "status", "runs", "history", "best", "forecast", "show", "jobs", "jobs list", "jobs retry",
      "jobs cancel", "rerun", "wait", "db upgrade", "db downgrade", "db current", "db check", "db copy", "config check", "config show", "alerts test"],
 )  # fmt: skip
 def test_every_verb_explains_itself(command: Command, verb: str) -> None:

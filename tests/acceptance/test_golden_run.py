@@ -46,7 +46,8 @@ class Installation:
             [worker]
             device = "cpu"
             retry_delay_seconds = 0.2
-            [alerts]
+            [channels.file]
+            type = "command"
             command = ["/bin/sh", "-c", "cat >> {self.alerts}; echo >> {self.alerts}"]
             """
         )
@@ -140,6 +141,23 @@ def test_the_golden_run_is_recorded_once_with_its_numbers(place: Installation) -
     assert [row["result_id"] for row in place.json("history", "copied")] == [
         row["result_id"] for row in rows
     ]
+
+
+def test_without_a_daemon_scan_and_worker_measure_what_is_there(place: Installation) -> None:
+    """`scan --once` and `worker --until-empty` leave the numbers that the daemon leaves."""
+    shutil.copytree(GOLDEN / "run" / "experiments", place.experiments)
+    refused = place.command("worker", "--until-empty", check=False)
+    assert (refused.returncode, "no database yet" in refused.stderr) == (5, True)
+    place.command("scan", "--once")
+
+    worked = place.command("worker", "--workers", "2", "--until-empty", "--max-minutes", "2")
+
+    assert "worker_found_nothing_queued" in worked.stderr
+    measured = place.done("equivalence")
+    assert {name: round(row["mse"], 4) for name, row in measured.items()} == {
+        name: round(EXPECTED[name]["avg_mse"], 4) for name in measured
+    }
+    assert len(measured) == 4
 
 
 def test_a_run_that_gets_good_raises_one_alert_through_crashes(place: Installation) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from watching import archive, until
 
@@ -106,19 +106,21 @@ def is_running(pid: int) -> bool:
         return False
 
 
-class DaemonProcess:
-    """The daemon as a process, with its log."""
+class Service:
+    """A long-running process that is given settings in a file, with its log."""
 
-    def __init__(self, place: Place, settings: Settings, *, diagnoser: str = DIAGNOSER) -> None:
+    name: ClassVar[str]
+
+    def __init__(self, place: Place, settings: Settings, *arguments: str) -> None:
         folder = place.state_dir.parent
-        self.config = folder / "settings.json"
+        self.config = folder / f"{self.name}.json"
         self.write(settings)
-        number = len(list(folder.glob("daemon-*.log")))
-        self._log = folder / f"daemon-{number}.log"
+        number = len(list(folder.glob(f"{self.name}-*.log")))
+        self._log = folder / f"{self.name}-{number}.log"
         path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "daemon_process.py"), str(self.config), diagnoser],
+                [sys.executable, str(HERE / f"{self.name}_process.py"), self.config, *arguments],
                 stderr=log,
                 env=os.environ | {"PYTHONPATH": path},
             )
@@ -128,7 +130,7 @@ class DaemonProcess:
         self.config.write_bytes(dump_settings(settings))
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
-        """What the daemon and its workers logged, all or one kind of event."""
+        """What it and its workers logged, all or one kind of event."""
         lines = self._log.read_text().splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{") and line[-1] == "}"]
         return [one for one in events if event is None or one["event"] == event]
@@ -150,7 +152,7 @@ class DaemonProcess:
         return int(self.wait_for("worker_ready", times=number)["pid"])
 
     def send(self, number: signal.Signals) -> None:
-        """Send the daemon a signal."""
+        """Send it a signal."""
         self.process.send_signal(number)
 
     def stop(self) -> int:
@@ -165,3 +167,18 @@ class DaemonProcess:
             self.process.wait()
         for ready in self.log("worker_started"):
             until(lambda pid=int(ready["pid"]): not is_running(pid), seconds=40)
+
+
+class DaemonProcess(Service):
+    """The daemon as a process."""
+
+    name = "daemon"
+
+    def __init__(self, place: Place, settings: Settings, *, diagnoser: str = DIAGNOSER) -> None:
+        super().__init__(place, settings, diagnoser)
+
+
+class HostProcess(Service):
+    """`nptwatch worker` as a process, which measures as the checkpoints' plans say."""
+
+    name = "host"

@@ -1,0 +1,95 @@
+"""`nptwatch worker`: workers without a watcher, beside a daemon that is somewhere else."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from nptwatch.service.inbox import Inbox
+from nptwatch.service.reaper import Reaper
+from nptwatch.service.schedule import Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nptwatch.service.build import Stores
+    from nptwatch.settings import Settings
+
+CHECK_SECONDS = 0.25
+"""How soon a dead helper, or that all work is done, is noticed."""
+
+HELPER_DIED = 1
+"""Exit code that makes whatever supervises this start it again."""
+
+log = structlog.get_logger()
+
+
+class Team(Protocol):
+    """Some workers: processes of this host (Supervisor), or actors on Ray (RayTeam)."""
+
+    def start(self) -> None:
+        """Start all workers; returns before they are ready."""
+
+    def is_alive(self) -> bool:
+        """Whether those who look after the workers do."""
+
+    def is_done(self) -> bool:
+        """Whether all workers ended because nothing is queued."""
+
+    def stop(self, hurry: Callable[[], bool]) -> None:
+        """End all workers: first politely, in the end by force."""
+
+
+class WorkerHost:
+    """Keeps a team at work until it is told to stop, its time is up, or nothing is queued.
+
+    Args:
+        max_seconds: stop after so long; None: no limit.
+    """
+
+    def __init__(
+        self, settings: Settings, stores: Stores, team: Team, *, max_seconds: float | None = None
+    ) -> None:
+        self._database = stores.database.safe_url
+        self._team = team
+        self._max_seconds = max_seconds
+        self._inbox = Inbox()
+        # A dead worker's job must come back where no daemon is left to see to it.
+        self._schedule = Schedule(Reaper(stores, settings.worker).chores())
+
+    def run(self) -> int:
+        """Run until the end.
+
+        Returns:
+            0, or non-zero when a helper thread died.
+        """
+        # a closed terminal stops as Ctrl-C does: no daemon reads its settings again here
+        self._inbox.listen((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        log.info("worker_host_started", database=self._database)
+        self._team.start()
+        self._schedule.start()
+        try:
+            return self._mind()
+        finally:
+            self._team.stop(self._inbox.in_hurry)
+            self._schedule.stop()
+            log.info("worker_host_stopped")
+
+    def _mind(self) -> int:
+        deadline = time.monotonic() + (self._max_seconds or float("inf"))
+        while True:
+            number = self._inbox.next(CHECK_SECONDS)
+            if number is not None:
+                log.info("worker_host_stopping", signal=number.name)
+                return 0
+            if self._team.is_done():
+                return 0
+            if time.monotonic() > deadline:
+                log.info("worker_host_stopping", reason="its time is up")
+                return 0
+            if not (self._team.is_alive() and self._schedule.is_alive()):
+                log.critical("helper_died")
+                return HELPER_DIED
