@@ -18,7 +18,7 @@ from nptwatch.channel_settings import (
 from nptwatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nptwatch.channel_settings import ChannelSettings
     from nptwatch.store.records import Delivery
@@ -69,6 +69,23 @@ def make_channels(
 def channel_names(channels: Mapping[str, ChannelSettings]) -> tuple[str, ...]:
     """Names of all channels there are, for the rules; builds none and needs no secret."""
     return (LOG, *channels)
+
+
+def chosen_channels(
+    setting: str, wanted: Sequence[str], channels: Mapping[str, ChannelSettings]
+) -> tuple[str, ...]:
+    """Names of the channels that a setting asks for; none named: all there are.
+
+    Raises:
+        ConfigError: it names one that is not there.
+    """
+    known = channel_names(channels)
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise ConfigError(
+            f"{setting}: no channel {', '.join(missing)}; there are {', '.join(known)}"
+        )
+    return tuple(wanted) or known
 
 
 def require_secrets(channels: Mapping[str, ChannelSettings], *, env: Mapping[str, str]) -> None:

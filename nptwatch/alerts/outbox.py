@@ -69,8 +69,8 @@ class Sender:
         """Send what is due now.
 
         Args:
-            channel: leave out the other channels' messages; what is for none that is configured
-                is refused in anybody's turn. None: all messages.
+            channel: leave out the other channels' messages; what is for none that is configured,
+                and that no other daemon took, is refused in anybody's turn. None: all messages.
 
         Returns:
             How many messages were delivered.
@@ -83,7 +83,9 @@ class Sender:
         for _ in range(BATCH):
             if self._stop.is_set():
                 break
-            delivery = self._outbox.claim(lease_seconds=self._lease_seconds, skip=skip)
+            delivery = self._outbox.claim(
+                lease_seconds=self._lease_seconds, skip=skip, known=list(self._channels)
+            )
             if delivery is None:
                 break
             delivered += self._deliver(delivery)

@@ -40,6 +40,7 @@ def check(*, config: ConfigOption = None) -> None:
     """
     loaded = _load(config)
     _require_templates(loaded.settings)
+    _require_channels(loaded.settings)
     print(f"ok: {loaded.file or 'no settings file, defaults'}")
     if not loaded.settings.watch.roots:
         typer.echo("note: watch.roots is empty; name directories: `nptwatch run ROOT`", err=True)
@@ -82,6 +83,13 @@ def _require_templates(settings: Settings) -> None:
         from nptwatch.alerts.templates import Texts
 
         Texts(settings.alerts.templates).check()
+
+
+def _require_channels(settings: Settings) -> None:
+    if settings.digest.channels:
+        from nptwatch.alerts.channels import chosen_channels
+
+        chosen_channels("digest.channels", settings.digest.channels, settings.channels)
 
 
 def _channel_problems(settings: Settings) -> Iterator[str]:

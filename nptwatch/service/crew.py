@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -13,10 +14,16 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.engine import make_url
 
-from nptwatch.alerts.channels import channel_names, make_channels, require_secrets
+from nptwatch.alerts.channels import (
+    channel_names,
+    chosen_channels,
+    make_channels,
+    require_secrets,
+)
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.templates import Texts
 from nptwatch.service.build import build_watcher, is_sqlite, open_stores
+from nptwatch.service.digesting import LOOK_SECONDS, Digest
 from nptwatch.service.forecasting import Forecasts
 from nptwatch.service.reaper import Reaper
 from nptwatch.service.schedule import Chore, Schedule
@@ -51,6 +58,9 @@ class Crew:
 
     def __init__(self, settings: Settings, *, worker_arguments: Sequence[str]) -> None:
         require_secrets(settings.channels, env=os.environ)
+        digest_channels = chosen_channels(
+            "digest.channels", settings.digest.channels, settings.channels
+        )
         self._settings = settings
         self._stores = open_stores(settings, migrate=True, application="nptwatch run")
         self._supervisor = Supervisor(settings, self._stores, arguments=worker_arguments)
@@ -67,6 +77,12 @@ class Crew:
             texts=Texts(settings.alerts.templates),
             forecast=Forecasts(self._stores.history).of,
             random=Random(),  # noqa: S311 - jitter
+        )
+        self._digest = Digest(
+            self._stores,
+            at=settings.digest.at,
+            channels=digest_channels,
+            clock=lambda: datetime.now().astimezone(),
         )
         self._schedule = Schedule(self._chores())
 
@@ -129,6 +145,7 @@ class Crew:
                 at_start=False,  # the watcher begins with a scan
             ),
             *Reaper(self._stores, self._settings.worker).chores(),
+            Chore(name="digest", do=self._digest.turn, every_seconds=LOOK_SECONDS),
             *(
                 Chore(  # one for each channel: one that hangs holds up no other
                     name=f"send_alerts_{channel}",

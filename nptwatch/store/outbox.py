@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, true, update
 from sqlalchemy.orm import aliased
 
 from nptwatch.store.engine import utc_now
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nptwatch.store.engine import Database
     from nptwatch.store.records import Clock
 
+STRAY = timedelta(hours=1)
+"""A message that nobody took for so long has no channel any more."""
+
 
 class Outbox:
     """Undelivered messages. Every method is one transaction.
@@ -35,19 +38,31 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    def claim(self, *, lease_seconds: float, skip: Collection[str] = ()) -> Delivery | None:
+    def claim(
+        self,
+        *,
+        lease_seconds: float,
+        skip: Collection[str] = (),
+        known: Collection[str] | None = None,
+    ) -> Delivery | None:
         """Take the message that is due longest; one whose sender went silent is due again.
 
         The try is counted here, so that a message that kills its sender is given up one day.
 
         Args:
             skip: channels whose messages are left for others.
+            known: the channels that the sender has. A message for another one may be for a daemon
+                with other settings: it is taken when nobody has for an hour. None: all.
         """
         now = self._clock()
         candidate = aliased(OutboxRow, name="candidate")
         chosen = (
             select(candidate.id)
-            .where(_due(candidate, now), candidate.channel.not_in(list(skip)))
+            .where(
+                _due(candidate, now),
+                candidate.channel.not_in(list(skip)),
+                _is_ours(candidate, known, now),
+            )
             .order_by(candidate.available_at, candidate.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -153,6 +168,14 @@ def _delivery(connection: Connection, claimed: dict[str, Any]) -> Delivery:  # A
     event = select(EventRow.event_id, EventRow.kind, EventRow.payload)
     about = connection.execute(event.where(EventRow.id == claimed.pop("event_row_id"))).mappings()
     return Delivery(**claimed, **about.one())
+
+
+def _is_ours(
+    row: type[OutboxRow], known: Collection[str] | None, now: datetime
+) -> ColumnElement[bool]:
+    if known is None:
+        return true()
+    return or_(row.channel.in_(known), row.available_at <= now - STRAY)
 
 
 def _due(row: type[OutboxRow], now: datetime) -> ColumnElement[bool]:

@@ -136,3 +136,24 @@ def test_a_secret_that_is_missing_ends_the_start(
         daemon.text()
     )
     assert "channels.hook.key_file: /no/such/key cannot be read" in daemon.text()
+
+
+def test_a_digest_is_sent_once_by_the_daemons_of_a_day(place: Place, tmp_path: Path) -> None:
+    """On a quiet day too; a restart sends no second one."""
+    note = [sys.executable, "-S", "-c", NOTE, str(tmp_path / "told")]
+    settings = place.settings(
+        channels={"note": {"type": "command", "command": note}},
+        digest={"at": "00:00", "channels": ["note"]},
+    )
+    for _ in range(2):
+        daemon = DaemonProcess(place, settings)
+        daemon.wait_for("worker_ready")
+        until(
+            lambda: place.stores.outbox.counts() == {("note", OutboxState.DELIVERED): 1},
+            seconds=LONG,
+        )
+        assert daemon.stop() == 0
+
+    told = json.loads((tmp_path / "told").read_text())
+    assert (told["kind"], told["runs"]) == ("digest", [])
+    assert "Measured: 0 checkpoints of 0 runs" in told["text"]
