@@ -146,6 +146,7 @@ class Postgres:
 
     def empty(self, database: Database) -> None:
         """Make a migrated database as new: no rows, ids from 1, nobody else at work in it."""
+        database.close()
         with self._admin.connect() as connection:
             connection.execute(text(_OTHERS), {"name": database.engine.url.database})
         tables = ", ".join(Base.metadata.tables)

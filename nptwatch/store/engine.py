@@ -21,6 +21,7 @@ from nptwatch.store.postgres import (
     Patience,
     connect_arguments,
     is_postgres,
+    ping_idle,
     take_turns_to_migrate,
 )
 
@@ -92,7 +93,10 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         self._writer = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         self._reader = self.engine
+        self._alone = self._writer
         if self.path is None:
+            ping_idle(self.engine)
+            self._alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self._reader = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
@@ -119,6 +123,19 @@ class Database:
             DatabaseError: locked, gone, full, read-only, unreachable.
         """
         with self._transaction(self._writer) as connection:
+            yield connection
+
+    @contextmanager
+    def each_alone(self) -> Iterator[Connection]:
+        """On a server make each statement a transaction of its own, else open one for all.
+
+        For what is right however few of the statements come about: a server is spared the way
+        there and back that BEGIN and COMMIT cost each.
+
+        Raises:
+            DatabaseError: as `begin`.
+        """
+        with self._transaction(self._alone) as connection:
             yield connection
 
     @contextmanager
@@ -185,11 +202,10 @@ class Database:
             raise explain(exc, self.safe_url, self.path) from exc
 
     def _server_arguments(self) -> dict[str, Any]:  # Any: see there
-        """Give what create_engine needs for a server: a connection is tried before it is used."""
+        """Give what create_engine needs for a server."""
         if self.path is not None:
             return {}
         return {
-            "pool_pre_ping": True,
             "isolation_level": "READ COMMITTED",
             "connect_args": self.connect_arguments,
         }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
+from sqlalchemy.exc import InvalidatePoolError
 
 from nptwatch.store.tables import Run
 
@@ -13,10 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sqlalchemy import Select
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 CHANNEL = "nptwatch_jobs"
 """What workers listen to: something was queued."""
+
+IDLE_SECONDS = 1.0
+"""A connection that was used so lately is taken to be good."""
 
 _MIGRATING = 0x6E7074  # "npt"
 """Key of the advisory lock that upgrades take turns by."""
@@ -60,6 +67,28 @@ def connect_arguments(url: URL, patience: Patience, application: str) -> dict[st
     }
     wanted = {key: value for key, value in wanted.items() if key not in url.query}
     return {**wanted, "options": f"{options} {given if isinstance(given, str) else ''}".strip()}
+
+
+def ping_idle(engine: Engine) -> None:
+    """Try a connection before it is used again after a pause; one in steady use costs no ping.
+
+    A server that was restarted meanwhile is so found out before anything is lost; within
+    `IDLE_SECONDS` a transaction may fail, as any may when a server goes away.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def _left(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["left_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _taken(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        left_at = record.info.get("left_at")
+        if left_at is None or time.monotonic() - left_at < IDLE_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
 
 
 def is_postgres(connection: Connection) -> bool:

@@ -66,7 +66,7 @@ class Queue:
 
     def claim(self, worker_id: str, *, lease_seconds: float) -> Claim | None:
         """Lease the next job that is due, a run's newest before older ones; None: there is none."""
-        with self._database.begin() as connection:
+        with self._database.each_alone() as connection:
             now = self._clock()  # not before others let us in: what they queued is due by now
             until = now + timedelta(seconds=lease_seconds)
             job_id = connection.scalar(

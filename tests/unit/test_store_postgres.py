@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from stocking import QUICK, alert_good, measured, whole
 
 from nptwatch.errors import ConfigError, DatabaseError
+from nptwatch.store import postgres as postgres_module
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database, utc_now
 from nptwatch.store.history import History
@@ -124,10 +125,15 @@ def test_a_transaction_that_was_left_open_gives_its_locks_back(
             stopped.execute(text("SELECT 1"))
 
 
+@pytest.mark.parametrize("idle_seconds", [0.0, 60.0])
 def test_connections_that_the_server_cut_are_replaced(
-    server: Database, again: Callable[..., Database]
+    server: Database,
+    again: Callable[..., Database],
+    monkeypatch: pytest.MonkeyPatch,
+    idle_seconds: float,
 ) -> None:
     """A restart of the server costs the transactions of that moment, no later one."""
+    monkeypatch.setattr(postgres_module, "IDLE_SECONDS", idle_seconds)
     queue = Queue(again())
     assert queue.claim("w", lease_seconds=60) is None
     with server.begin() as connection:
@@ -137,6 +143,9 @@ def test_connections_that_the_server_cut_are_replaced(
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
+    if idle_seconds:  # used just now, so that it was not tried
+        with pytest.raises(DatabaseError):
+            queue.claim("w", lease_seconds=60)
     assert queue.claim("w", lease_seconds=60) is None
 
 
