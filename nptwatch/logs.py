@@ -41,7 +41,13 @@ def configure_logs(
     last: list[Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=terminal)]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=terminal,
+                # by default it shows all local variables where rich is installed: secrets too
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, *last],

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from nptwatch.errors import DeliveryError
+from nptwatch.store.engine import utc_now
 from nptwatch.store.records import OutboxState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
     from random import Random
 
     from nptwatch.alerts.channels import Channel
     from nptwatch.alerts.templates import Texts
     from nptwatch.settings import AlertSettings
     from nptwatch.store.outbox import Outbox
-    from nptwatch.store.records import Delivery
+    from nptwatch.store.records import Clock, Delivery
 
 MOST_STRETCH = 0.25
 """A pause is longer by up to this share, by chance."""
@@ -53,6 +56,7 @@ class Sender:
         texts: Texts,
         forecast: Callable[[Mapping[str, Any]], str | None],
         random: Random,
+        clock: Clock = utc_now,
     ) -> None:
         self._outbox = outbox
         self._channels = {channel.name: channel for channel in channels}
@@ -63,6 +67,8 @@ class Sender:
         self._lease_seconds = LEASE_MARGIN_SECONDS + max(
             (channel.longest_seconds for channel in channels), default=0.0
         )
+        self._clock = clock
+        self._left_alone: dict[str, datetime] = {}
         self._stop = threading.Event()
 
     def run_due(self, channel: str | None = None) -> int:
@@ -83,8 +89,12 @@ class Sender:
         for _ in range(BATCH):
             if self._stop.is_set():
                 break
+            now = self._clock()
+            resting = [name for name, until in self._left_alone.items() if now < until]
             delivery = self._outbox.claim(
-                lease_seconds=self._lease_seconds, skip=skip, known=list(self._channels)
+                lease_seconds=self._lease_seconds,
+                skip=[*skip, *resting],
+                known=list(self._channels),
             )
             if delivery is None:
                 break
@@ -116,6 +126,10 @@ class Sender:
         return True
 
     def _failed(self, delivery: Delivery, error: DeliveryError) -> None:
+        if error.retry_after_seconds:
+            # it asked for a pause, and would refuse the next message too
+            pause = timedelta(seconds=error.retry_after_seconds)
+            self._left_alone[delivery.channel] = self._clock() + pause
         state = self._outbox.failed(
             delivery.outbox_id,
             str(error),

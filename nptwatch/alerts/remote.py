@@ -53,7 +53,12 @@ class RemoteChannel:
         self._told = {**told, "timeout_seconds": timeout_seconds}
         self._program = Program(
             "the sending process",
-            [sys.executable, "-m", module],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                module,
+            ],  # -P: nothing is imported from the folder it is in
             hear="stdout",
             env={key: value for key, value in env.items() if not key.startswith("NPTWATCH_")},
             timeout_seconds=self.longest_seconds,

@@ -38,12 +38,14 @@ class Fake:
         self.longest_seconds = 5.0
         self.retry_after_seconds = 0.0
         self.refuses = refuses
+        self.tries = 0
         self.got: list[str] = []
         self.payloads: list[Mapping[str, Any]] = []
         self.is_closed = False
 
     def send(self, delivery: Delivery) -> None:
         """Keep or refuse."""
+        self.tries += 1
         if self.refuses:
             raise DeliveryError(
                 f"{self.name} is down", retry_after_seconds=self.retry_after_seconds
@@ -73,6 +75,7 @@ class Post:
             texts=Texts(None),
             forecast=lambda event: f"{event['run']} is due",
             random=Random(1),  # noqa: S311 - jitter
+            clock=lambda: self.now,
         )
         self._stores = stores
         self._request = request_of(settings)
@@ -188,17 +191,19 @@ def test_what_failed_together_comes_back_apart(post: Post) -> None:
 
 
 def test_a_receiver_is_left_alone_for_as_long_as_it_asked(post: Post) -> None:
-    """Retry-After outweighs the pause of our own."""
-    post.alert("run1", ("down",))
+    """Retry-After outweighs the pause of our own, and holds for the channel's other messages."""
+    for run in ("run1", "run2"):
+        post.alert(run, ("down", "up"))
     post.down.retry_after_seconds = 120.0
-    post.sender.run_due()
+    assert post.sender.run_due() == 2
+    assert (len(post.up.got), post.down.tries) == (2, 1)
     post.down.refuses = False
     post.now += timedelta(seconds=119)
     assert post.sender.run_due() == 0
 
     post.now += timedelta(seconds=1)
 
-    assert post.sender.run_due() == 1
+    assert post.sender.run_due() == 2
 
 
 def test_a_message_is_given_up_after_its_last_try(post: Post) -> None:
