@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.watching import archive
+from stocking import no_alerts
 
 from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import (
@@ -175,7 +176,7 @@ def test_a_measured_checkpoint_is_stored(bench: Bench) -> None:
 
 def test_the_same_content_measured_before_is_not_measured_again(bench: Bench) -> None:
     """A result with the same key counts, whichever run it was measured in."""
-    done = bench.stores.queue.finish(bench.claim, "w1", measured(), lambda _change: ())
+    done = bench.stores.queue.finish(bench.claim, "w1", measured(), no_alerts)
     assert done is not None
     other = bench.run.parent / "run2"
     copy = other / "checkpoint-100" / "npt_weights.pt"
