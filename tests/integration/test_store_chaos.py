@@ -40,6 +40,7 @@ PAUSE_SECONDS = 3 * LEASE_SECONDS
 """Longer than the silence after which a worker is written off."""
 PAUSE_EVERY = 4
 """One worker is paused for so many that are killed."""
+PATIENCE_SECONDS = 420.0 if WHOLE else 240.0
 AHEAD = 300
 """So many checkpoints are written before they are measured: training goes on under the load."""
 
@@ -91,7 +92,10 @@ class Load:
         if time.monotonic() < self._strike_at:
             return
         self._strike_at = time.monotonic() + self._chance.uniform(0.5, 1.5)
-        at = self._chance.randrange(WORKERS)
+        able = [at for at, worker in enumerate(self.workers) if worker.log("job_claimed")]
+        if len(able) <= WORKERS // 2:  # a busy machine: starting takes longer than killing
+            return
+        at = self._chance.choice(able)
         victim = self.workers[at]
         assert victim.process.poll() is None, "a worker ended by itself"
         victim.kill()
@@ -149,7 +153,7 @@ def load_on(place: Place, folder: Path) -> Iterator[Load]:
 def train(place: Place, load: Load) -> list[Path]:
     """Write checkpoints of all runs, step by step, and strike all the while; wait until all are done."""
     weights: list[Path] = []
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while (done := (depth := place.stores.queue.depth())[JobState.DONE]) < RUNS * STEPS:
         assert time.monotonic() < deadline, depth
         if len(weights) < RUNS * STEPS and len(weights) < done + AHEAD:
