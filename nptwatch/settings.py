@@ -39,6 +39,8 @@ class DatabaseSettings(Section):
     """How long Postgres may take over one statement."""
     connect_timeout_seconds: PositiveSeconds = 10.0
     """How long Postgres may take to answer."""
+    keep_days: Annotated[int, Field(ge=0)] = 0
+    """Checkpoints that are gone from disk are forgotten after so many days; 0: never."""
 
 
 class WatchSettings(Section):

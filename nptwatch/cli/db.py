@@ -16,6 +16,7 @@ from nptwatch.cli.session import (
     require_database,
     settings_of,
 )
+from nptwatch.cli.vacuum import vacuum
 
 if TYPE_CHECKING:
     from nptwatch.settings import Settings
@@ -25,14 +26,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="""Create, upgrade, check, copy or look at the database.
+    help="""Create, upgrade, check, copy, vacuum or look at the database.
 
     Example: nptwatch db upgrade
     """,
 )
 
-
 app.command()(copy)
+app.command()(vacuum)
 
 
 @app.command()

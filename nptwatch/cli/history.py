@@ -101,7 +101,14 @@ def history(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Show only so many, the last ones.")
+        int | None,
+        typer.Option(min=1, help="Show only so many: the last ones, or the first after --after."),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Begin behind the row with this key.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="KEY", help="End before the row with this key.")
     ] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
@@ -112,6 +119,7 @@ def history(
     """List a run's checkpoints with their results.
 
     Below the table stand its MSE as a line and the forecast, which is always made of all steps.
+    In JSON each row has its key: page by --limit 100, then --before the first key of the last page.
 
     Example: nptwatch history equivalence --since 2d --csv
     """
@@ -120,10 +128,17 @@ def history(
     screen = Screen.of_stdout()
     begin = parse_since(since, now=screen.now)
     with reading(settings_of(config, state_dir, database_url)) as stores:
-        rows = stores.history.history(run, limit=limit, since_step=begin.step, since_at=begin.at)
-        every = stores.history.history(run)
+        rows = stores.history.history(
+            run,
+            limit=limit,
+            since_step=begin.step,
+            since_at=begin.at,
+            after=after,
+            before=before,
+        )
+        every = [] if as_json or as_csv else stores.history.history(run)
     if as_json:
-        print_json(rows)
+        print_json([as_mapping(row) | {"key": str(row.key)} for row in rows])
     elif as_csv:
         write_csv(rows, screen.out)
     elif rows:
@@ -131,7 +146,8 @@ def history(
         for line in forecast_lines(forecast_of(every), screen):
             screen.say(line)
     else:
-        typer.echo(f"no checkpoints of {run}{' since then' if every else ' yet'}", err=True)
+        where = " yet" if not every else " since then" if since else " there"
+        typer.echo(f"no checkpoints of {run}{where}", err=True)
 
 
 def show(

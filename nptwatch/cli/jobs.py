@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nptwatch.cli.screen import Column, Screen, print_json
+from nptwatch.cli.screen import Column, Screen, as_mapping, print_json
 from nptwatch.cli.session import (
     ConfigOption,
     DatabaseUrlOption,
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from nptwatch.service.build import Stores
     from nptwatch.store.records import JobRow
 
 IdsArgument = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Job numbers.")]
@@ -31,6 +30,10 @@ StateOption = Annotated[
     list[JobState] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")
 ]
 RunOption = Annotated[str | None, typer.Option("--run", help="Only jobs of this run.")]
+BeforeOption = Annotated[
+    str | None,
+    typer.Option("--before", metavar="KEY", help="Go on behind the row with this key (--json)."),
+]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")]
 
 ROOMY = 110
@@ -46,6 +49,7 @@ def jobs(
     state: StateOption = None,
     run: RunOption = None,
     limit: LimitOption = 50,
+    before: BeforeOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
@@ -56,12 +60,12 @@ def jobs(
     Example: nptwatch jobs list --state failed
     """
     if ctx.invoked_subcommand is None:
-        _list(state, run, limit, config, state_dir, database_url, as_json=as_json)
-    elif any((state, run, as_json, config, state_dir, database_url)):
+        _list(state, run, limit, before, config, state_dir, database_url, as_json=as_json)
+    elif any((state, run, before, as_json, config, state_dir, database_url)):
         # `jobs --json list` must not quietly ignore the option
         given: dict[str, object] = {"config": config, "state_dir": state_dir}
         given |= {"database_url": database_url}
-        given |= {"state": state, "run": run, "as_json": as_json}
+        given |= {"state": state, "run": run, "before": before, "as_json": as_json}
         ctx.default_map = {ctx.invoked_subcommand: {k: v for k, v in given.items() if v}}
 
 
@@ -71,6 +75,7 @@ def list_(
     state: StateOption = None,
     run: RunOption = None,
     limit: LimitOption = 50,
+    before: BeforeOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
@@ -78,9 +83,11 @@ def list_(
 ) -> None:
     """List jobs, the last changed first.
 
+    In JSON each has its key; the last one of a page is what --before of the next page takes.
+
     Example: nptwatch jobs list --state failed --json
     """
-    _list(state, run, limit, config, state_dir, database_url, as_json=as_json)
+    _list(state, run, limit, before, config, state_dir, database_url, as_json=as_json)
 
 
 @app.command()
@@ -141,6 +148,7 @@ def _list(
     states: Sequence[JobState] | None,
     run: str | None,
     limit: int,
+    before: str | None,
     config: Path | None,
     state_dir: Path | None,
     database_url: str | None,
@@ -148,20 +156,14 @@ def _list(
     as_json: bool,
 ) -> None:
     with reading(settings_of(config, state_dir, database_url)) as stores:
-        rows = _rows(stores, states, run, limit)
+        path = stores.history.run(run).path if run else None
+        rows = stores.queue.jobs(states=states or None, run=path, limit=limit, before=before)
     if as_json:
-        print_json(rows)
+        print_json([as_mapping(row) | {"key": str(row.key)} for row in rows])
     elif rows:
         _print(rows, Screen.of_stdout())
     else:
         typer.echo("no such jobs", err=True)
-
-
-def _rows(
-    stores: Stores, states: Sequence[JobState] | None, run: str | None, limit: int
-) -> list[JobRow]:
-    path = stores.history.run(run).path if run else None
-    return stores.queue.jobs(states=states or None, run=path, limit=limit)
 
 
 def _print(rows: Sequence[JobRow], screen: Screen) -> None:

@@ -107,7 +107,9 @@ VERBS = {
     ),
     "alerts": Verb(target="alerts:app", summary="Try a channel."),
     "wait": Verb(target="wait:wait", summary="Wait until a run's status is good enough."),
-    "db": Verb(target="db:app", summary="Create, upgrade, check, copy or look at the database."),
+    "db": Verb(
+        target="db:app", summary="Create, upgrade, check, copy, vacuum or look at the database."
+    ),
     "config": Verb(
         target="config:app", summary="Check the settings, or show those in force.", short=True
     ),

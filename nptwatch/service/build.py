@@ -17,6 +17,8 @@ from nptwatch.store.history import History
 from nptwatch.store.outbox import Outbox
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import Request
+from nptwatch.store.retention import Retention
+from nptwatch.store.upkeep import Upkeep
 from nptwatch.store.workers import Workers
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class Stores:
     history: History
     outbox: Outbox
     alarms: Alarms
+    retention: Retention
+    upkeep: Upkeep
 
     def close(self) -> None:
         """Close all connections."""
@@ -75,6 +79,8 @@ def open_stores(
         history=History(database),
         outbox=Outbox(database),
         alarms=Alarms(database),
+        retention=Retention(database),
+        upkeep=Upkeep(database),
     )
 
 

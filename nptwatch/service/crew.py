@@ -28,6 +28,7 @@ from nptwatch.service.forecasting import Forecasts
 from nptwatch.service.reaper import Reaper
 from nptwatch.service.schedule import Chore, Schedule
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
+from nptwatch.service.tidying import Tidier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,6 +146,11 @@ class Crew:
                 at_start=False,  # the watcher begins with a scan
             ),
             *Reaper(self._stores, self._settings.worker).chores(),
+            *Tidier(
+                self._stores,
+                keep_days=self._settings.database.keep_days,
+                pause=self._stop_watching.wait,
+            ).chores(),
             Chore(name="digest", do=self._digest.turn, every_seconds=LOOK_SECONDS),
             *(
                 Chore(  # one for each channel: one that hangs holds up no other

@@ -23,6 +23,7 @@ from nptwatch.store.newest import flag_newest, is_older
 from nptwatch.store.postgres import lock_runs, tell_workers
 from nptwatch.store.records import Admission, FileState, JobState
 from nptwatch.store.tables import UNKNOWN_STEP, Checkpoint, File, Job, Run
+from nptwatch.store.tallies import count_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -140,6 +141,7 @@ def _admit_fresh(
         [_checkpoint_values(whole, runs[whole.file.run_path], now) for whole in wholes],
     )
     ids = {(row.run_id, row.fingerprint): int(row.id) for row in contents}
+    count_checkpoints(connection, [run_id for run_id, _ in ids])
     files, jobs = [], []
     for whole in wholes:
         run_id = runs[whole.file.run_path]
@@ -308,6 +310,7 @@ def _put_checkpoint(
         .returning(Checkpoint.id)
     )
     if inserted is not None:
+        count_checkpoints(connection, [run_id])
         return inserted, True
     return _refine_checkpoint(connection, whole, run_id, now), False
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, inspect, select
 
 from nptwatch.errors import SchemaError
 from nptwatch.store import migrate
-from nptwatch.store.tables import Base, File, Job, Result, Run, StatusChangeRow
+from nptwatch.store.records import NEVER_BEST
+from nptwatch.store.tables import VIEWS, Base, Checkpoint, File, Job, Result, Run, StatusChangeRow
+from nptwatch.store.tallies import miscounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +79,8 @@ def _tables(connection: Connection) -> Finding:
 
     context = MigrationContext.configure(connection, opts={"compare_type": True})
     faults = tuple(_named(difference) for difference in compare_metadata(context, Base.metadata))
+    views = set(inspect(connection).get_view_names())
+    faults += tuple(f"view {name} is missing" for name in VIEWS if name not in views)
     return Finding(
         check="tables",
         faults=faults,
@@ -127,6 +131,21 @@ def _books(connection: Connection) -> Finding:
             select(File.path).where(
                 File.state == "whole",
                 ~select(Job.id).where(Job.checkpoint_id == File.checkpoint_id).exists(),
+            ),
+        ),
+        (
+            "{}: its counts are wrong (`nptwatch db vacuum` makes them right)",
+            select(Run.path).where(miscounted()),
+        ),
+        (
+            "{}: a job's MSE is not its result's",
+            select(Checkpoint.path)
+            .join(Job, Job.checkpoint_id == Checkpoint.id)
+            .join(Result, Result.id == Job.result_id)
+            .where(
+                Job.mse.is_distinct_from(
+                    case((Result.grade.not_in(NEVER_BEST), Result.mse), else_=None)
+                )
             ),
         ),
     )

@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, literal, select
+from sqlalchemy.orm import aliased
 
 from nptwatch.settings import FULL
 from nptwatch.store.names import best_first, numbered_step
@@ -16,7 +17,7 @@ from nptwatch.store.tables import MAX_ID, Checkpoint, File, Job, Result, Run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstrumentedAttribute
 
@@ -52,9 +53,16 @@ def latest_job() -> ColumnElement[bool]:
 
     A superseded one only where there is no other: settings may have been changed and changed back.
     """
-    counts = func.max(case((Job.state != JobState.SUPERSEDED, Job.id)))
-    last = func.coalesce(counts, func.max(Job.id))
-    return Job.id.in_(select(last).group_by(Job.checkpoint_id, Job.profile))
+    other = aliased(Job, name="other")
+    superseded = case((other.state == JobState.SUPERSEDED, 1), else_=0)
+    return (
+        Job.id
+        == select(other.id)
+        .where(other.checkpoint_id == Job.checkpoint_id, other.profile == Job.profile)
+        .order_by(superseded, other.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def checkpoint_rows(connection: Connection, *only: ColumnElement[bool]) -> list[HistoryRow]:
@@ -121,7 +129,7 @@ def _joined(one: HistoryRow, other: HistoryRow) -> HistoryRow:
     """Take the numbers of what was asked last, normally the full one, if it has any."""
     full, quick = (one, other) if one.profile == FULL else (other, one)
     measured = [row for row in (quick, full) if row.result_id is not None]
-    shown = max(measured, key=lambda row: (row.mse is not None, row.job_id or 0), default=quick)
+    shown = max(measured, key=lambda row: (row.has_numbers, row.job_id or 0), default=quick)
     return replace(
         shown,
         profile="+".join(row.profile or "" for row in measured) or shown.profile,
@@ -172,10 +180,12 @@ def named_rows(connection: Connection, path_or_id: str) -> list[HistoryRow]:
     if _is_id(path_or_id):
         return checkpoint_rows(connection, Job.id == int(path_or_id))
     real = os.path.realpath(path_or_id)
-    held = select(File.checkpoint_id).where(_at(File.path, real), File.checkpoint_id.is_not(None))
+    file = (File.run_id.in_(_runs_above(real)), _at(File.path, real))
+    named = (Checkpoint.run_id.in_(_runs_above(real)), _at(Checkpoint.path, real))
+    held = select(File.checkpoint_id).where(*file, File.checkpoint_id.is_not(None))
     rows = checkpoint_rows(connection, latest_job(), Checkpoint.id.in_(held))
-    rows = rows or bare_rows(connection, _at(File.path, real))
-    return rows or checkpoint_rows(connection, latest_job(), _at(Checkpoint.path, real))
+    rows = rows or bare_rows(connection, *file)
+    return rows or checkpoint_rows(connection, latest_job(), *named)
 
 
 def find_contents(connection: Connection, path_or_id: str) -> Sequence[int]:
@@ -183,9 +193,16 @@ def find_contents(connection: Connection, path_or_id: str) -> Sequence[int]:
     if _is_id(path_or_id):
         by_number = select(Job.checkpoint_id).where(Job.id == int(path_or_id))
         return connection.scalars(by_number).all()
-    at = _at(File.path, os.path.realpath(path_or_id))
-    by_path = select(File.checkpoint_id).where(at, File.checkpoint_id.is_not(None)).distinct()
+    real = os.path.realpath(path_or_id)
+    at = (File.run_id.in_(_runs_above(real)), _at(File.path, real))
+    by_path = select(File.checkpoint_id).where(*at, File.checkpoint_id.is_not(None)).distinct()
     return [found for found in connection.scalars(by_path).all() if found is not None]
+
+
+def _runs_above(path: str) -> Select[int]:
+    """Select the runs that a path can belong to: runs are few, files are many."""
+    begins = func.substr(literal(path), 1, func.length(Run.path) + 1)
+    return select(Run.id).where((Run.path == path) | (begins == Run.path + "/"))
 
 
 def _is_id(text: str) -> bool:
@@ -199,8 +216,3 @@ def _at(column: InstrumentedAttribute[str], path: str) -> ColumnElement[bool]:
         column.startswith(folder, autoescape=True)
         & ~func.substr(column, len(folder) + 1).contains("/")
     )
-
-
-def by_step(row: HistoryRow) -> tuple[bool, int, float, str]:
-    """Sort rows by step, unknown last, then by when they were first seen."""
-    return (row.step is None, row.step or 0, row.first_seen_at.timestamp(), row.path)

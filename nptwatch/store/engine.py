@@ -177,6 +177,24 @@ class Database:
         except SQLAlchemyError as exc:
             raise explain(exc, self.safe_url, self.path) from exc
 
+    @contextmanager
+    def no_transaction(self) -> Iterator[Connection]:
+        """Give a connection on which each statement stands alone: VACUUM insists on it.
+
+        Raises:
+            DatabaseError: as `begin`.
+        """
+        if self.path is not None:
+            with self._transaction(self.engine.execution_options(**{_BEGIN: "SELECT 1"})) as alone:
+                yield alone
+            return
+        with self._transaction(self.engine.execution_options(isolation_level="AUTOCOMMIT")) as own:
+            own.exec_driver_sql("SET statement_timeout = 0")
+            try:
+                yield own
+            finally:
+                own.exec_driver_sql("RESET statement_timeout")
+
     def create(self) -> None:
         """Create the SQLite file where there is none; a Postgres database must exist."""
         if self.path is not None:

@@ -33,7 +33,14 @@ class Glance:
     pending_alerts: int
 
 
-_DEPTH = "SELECT state, count(*) FROM jobs GROUP BY state"
+_DONE = "SELECT coalesce(sum(done_job_count), 0) FROM runs"
+
+_DEPTH = """
+    SELECT state, count(*) FROM jobs WHERE state IN
+        ('queued', 'leased', 'failed', 'deleted', 'unloadable', 'superseded', 'cancelled')
+    GROUP BY state
+"""
+"""All but done ones, which are most: those their runs have counted."""
 
 _OLDEST = "SELECT min(created_at) FROM jobs WHERE state = 'queued'"
 
@@ -46,38 +53,17 @@ _WORKERS = """
 """
 
 _RUNS = """
-    WITH counted AS (
-        SELECT run_id, count(DISTINCT iif(state = 'done', checkpoint_id, NULL)) AS done,
-            count(DISTINCT iif(state = 'failed', checkpoint_id, NULL)) AS failed,
-            count(DISTINCT iif(state = 'queued', checkpoint_id, NULL))
-            + count(DISTINCT iif(state = 'leased', checkpoint_id, NULL)) AS open_jobs
-        FROM jobs GROUP BY run_id
-    ), ranked AS (
-        SELECT jobs.run_id, results.mse, checkpoints.step, row_number() OVER
-            (PARTITION BY jobs.run_id ORDER BY results.mse, checkpoints.id) AS place
-        FROM jobs JOIN results ON results.id = jobs.result_id
-        JOIN checkpoints ON checkpoints.id = jobs.checkpoint_id
-        WHERE results.mse IS NOT NULL
-    )
-    SELECT runs.name AS run, runs.path, runs.status, runs.status_since,
-        (SELECT count(*) FROM checkpoints WHERE run_id = runs.id) AS checkpoints,
-        coalesce(counted.done, 0) AS done, coalesce(counted.open_jobs, 0) AS open_jobs,
-        coalesce(counted.failed, 0) AS failed, checkpoints.step,
-        checkpoints.path AS checkpoint_path, jobs.state, jobs.profile, results.grade, results.mse,
-        results.cosine, results.measured_at, ranked.mse AS best_mse, ranked.step AS best_step
-    FROM runs
-    LEFT JOIN jobs ON jobs.id = runs.status_job_id
-    LEFT JOIN checkpoints ON checkpoints.id = jobs.checkpoint_id
-    LEFT JOIN results ON results.id = jobs.result_id
-    LEFT JOIN counted ON counted.run_id = runs.id
-    LEFT JOIN ranked ON ranked.run_id = runs.id AND ranked.place = 1
-    ORDER BY runs.name, runs.path
+    SELECT run, run_path AS path, status, status_since, checkpoints, done, open_jobs, failed, step,
+        path AS checkpoint_path, state, profile, grade, mse, cosine, measured_at, best_mse,
+        best_step
+    FROM v_latest ORDER BY run, run_path
 """
 
 _CHANGES = """
-    SELECT runs.name AS run, c.step, c.path, c.old, c.new, c.mse, c.cosine, c.at
-    FROM status_changes AS c JOIN runs ON runs.id = c.run_id
-    ORDER BY c.id DESC LIMIT ?
+    SELECT changes.id AS change_id, runs.name AS run, changes.step, changes.path, changes.old,
+        changes.new, changes.mse, changes.cosine, changes.at
+    FROM status_changes AS changes JOIN runs ON runs.id = changes.run_id
+    ORDER BY changes.id DESC LIMIT ?
 """
 
 
@@ -104,6 +90,7 @@ def glance_at(
             ):
                 return None
             depth = dict(connection.execute(_DEPTH).fetchall())
+            depth[JobState.DONE] = connection.execute(_DONE).fetchone()[0]
             return Glance(
                 queue={state: depth.get(state.value, 0) for state in JobState},
                 oldest_queued_at=_time(connection.execute(_OLDEST).fetchone()[0]),

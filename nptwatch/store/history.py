@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
 from nptwatch.errors import ConfigError
 from nptwatch.store.checkpoints import (
     bare_rows,
-    by_step,
     checkpoint_rows,
     latest_job,
     named_rows,
     one_per_content,
 )
 from nptwatch.store.engine import utc_now
+from nptwatch.store.keys import HistoryKey
+from nptwatch.store.paging import Page, checkpoint_ids
 from nptwatch.store.records import ChangeRow
-from nptwatch.store.runs import find_run, run_rows
+from nptwatch.store.runs import best_row, find_run, run_rows
 from nptwatch.store.tables import Checkpoint, File, Result, Run, StatusChangeRow
 
 if TYPE_CHECKING:
@@ -26,11 +27,7 @@ if TYPE_CHECKING:
 
     from nptwatch.store.engine import Database
     from nptwatch.store.records import Clock, HistoryRow, RunRow
-
-
-Measure: TypeAlias = Literal["mse", "cosine", "kl"]
-
-_NEVER_BEST = {"INVALID", "UNLOADABLE"}
+    from nptwatch.store.runs import Measure
 
 
 class History:
@@ -57,7 +54,7 @@ class History:
         """
         with self._database.read() as connection:
             run_id = find_run(connection, name_or_path)
-            return run_rows(connection, Run.id == run_id)[0]
+            return run_rows(connection, run_id)[0]
 
     def history(
         self,
@@ -66,31 +63,42 @@ class History:
         limit: int | None = None,
         since_step: int | None = None,
         since_at: datetime | None = None,
+        after: str | None = None,
+        before: str | None = None,
     ) -> list[HistoryRow]:
         """List a run's checkpoints by step (unknown last), and files that never became one.
 
-        One row for each content, whatever profiles it was measured by.
+        One row for each content, whatever profiles it was measured by. A page is read by its key:
+        how much lies before or behind it does not matter.
 
         Args:
             run: as in `run`.
-            limit: give only the last so many.
+            limit: give only the last so many, or, with `after` alone, the first so many.
             since_step: leave out earlier steps, and those that are not known.
             since_at: leave out what was measured before, or, if it was not, first seen before.
+            after: only what comes after this row, as its `HistoryRow.key` says.
+            before: only what comes before this row.
 
         Raises:
-            ConfigError: no such run.
+            ConfigError: no such run; no such key.
         """
+        page = Page(
+            limit=limit,
+            since_step=since_step,
+            since_at=since_at,
+            after=None if after is None else HistoryKey.parse(after),
+            before=None if before is None else HistoryKey.parse(before),
+        )
         with self._database.read() as connection:
             run_id = find_run(connection, run)
-            rows = checkpoint_rows(connection, latest_job(), Checkpoint.run_id == run_id)
+            only = (latest_job(), Checkpoint.run_id == run_id)
+            ids = checkpoint_ids(connection, run_id, page)
+            if ids is None:
+                rows = checkpoint_rows(connection, *only)
+            else:
+                rows = checkpoint_rows(connection, *only, Checkpoint.id.in_(ids))
             rows += bare_rows(connection, File.run_id == run_id)
-        rows = one_per_content(rows)
-        if since_step is not None:
-            rows = [row for row in rows if row.step is not None and row.step >= since_step]
-        if since_at is not None:
-            rows = [row for row in rows if (row.measured_at or row.first_seen_at) >= since_at]
-        rows.sort(key=by_step)
-        return rows if limit is None else rows[max(0, len(rows) - limit) :]
+        return page.cut(sorted(one_per_content(rows), key=lambda row: row.key.place))
 
     def best(self, run: str, by: Measure = "mse") -> HistoryRow | None:
         """Give a run's best checkpoint; None while nothing was measured. NaN is never best.
@@ -102,13 +110,8 @@ class History:
         Raises:
             ConfigError: no such run.
         """
-        measured = [
-            row
-            for row in self.history(run)
-            if getattr(row, by) is not None and row.grade not in _NEVER_BEST
-        ]
-        sign = -1 if by == "cosine" else 1
-        return min(measured, key=lambda row: sign * getattr(row, by), default=None)
+        with self._database.read() as connection:
+            return best_row(connection, find_run(connection, run), by)
 
     def reports(self, result_ids: Collection[int]) -> dict[int, dict[str, Any]]:  # Any: free JSON
         """Give full reports, by result."""
@@ -144,15 +147,25 @@ class History:
             details = select(Result.details).where(Result.id == row.result_id)
             return row, connection.execute(details).scalar_one()
 
-    def changes(self, run: str | None = None, limit: int = 50) -> list[ChangeRow]:
+    def changes(
+        self,
+        run: str | None = None,
+        limit: int = 50,
+        *,
+        since: datetime | None = None,
+        before: int | None = None,
+    ) -> list[ChangeRow]:
         """List status changes, the last one first: by id, as the clocks of hosts differ.
 
         Args:
             run: as in `run`; None: of all runs.
             limit: at most so many.
+            since: only those at this time or later.
+            before: only those that come after this one in the list (`ChangeRow.change_id`).
         """
         query = (
             select(
+                StatusChangeRow.id.label("change_id"),
                 Run.name.label("run"),
                 StatusChangeRow.step,
                 StatusChangeRow.path,
@@ -166,7 +179,12 @@ class History:
             .order_by(StatusChangeRow.id.desc())
             .limit(limit)
         )
+        if since is not None:
+            query = query.where(StatusChangeRow.at >= since)
+        if before is not None:
+            query = query.where(StatusChangeRow.id < before)
         with self._database.read() as connection:
             if run is not None:
-                query = query.where(Run.id == find_run(connection, run))
+                run_id = find_run(connection, run)
+                query = query.where(StatusChangeRow.run_id == run_id)
             return [ChangeRow(**row) for row in connection.execute(query).mappings()]

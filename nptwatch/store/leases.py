@@ -59,6 +59,21 @@ def change_leased(
     return len(changed) == 1
 
 
+def requeue(
+    connection: Connection, job_id: int, worker_id: str, reason: str, now: datetime
+) -> bool:
+    """Hand a job back at once, uncounted; False: someone else has it, nothing was written."""
+    return change_leased(
+        connection,
+        job_id,
+        worker_id,
+        state=JobState.QUEUED,
+        reason=reason,
+        available_at=now,
+        updated_at=now,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """What went wrong with a leased job, and how often it may.

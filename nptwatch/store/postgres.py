@@ -58,6 +58,7 @@ def connect_arguments(url: URL, patience: Patience, application: str) -> dict[st
     options = (
         f"-c statement_timeout={statement_ms} -c lock_timeout={_ms(patience.lock_seconds)}"
         f" -c idle_in_transaction_session_timeout={statement_ms}"
+        " -c jit=off"  # our questions are short: compiling one took longer than answering it
     )
     given = url.query.get("options", "")
     wanted: dict[str, Any] = {  # Any: as psycopg takes them

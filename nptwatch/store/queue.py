@@ -10,12 +10,27 @@ from sqlalchemy import exists, func, select, update
 from nptwatch.store.asking import OTHER_SETTINGS, ask, ask_by
 from nptwatch.store.claiming import claim_of, claim_statement
 from nptwatch.store.engine import utc_now
-from nptwatch.store.leases import Failure, change_leased, close_leased, count_failure, take_back
+from nptwatch.store.leases import (
+    Failure,
+    change_leased,
+    close_leased,
+    count_failure,
+    requeue,
+    take_back,
+)
+from nptwatch.store.listing import job_counts, job_rows
 from nptwatch.store.newest import flag_newest
 from nptwatch.store.postgres import lock_runs, tell_workers
-from nptwatch.store.recording import follow_nothing, record_outcome, store_result
+from nptwatch.store.recording import (
+    comparable_mse,
+    follow_nothing,
+    keep_result,
+    record_outcome,
+    store_result,
+)
 from nptwatch.store.records import Claim, Finished, JobRow, JobState, WorkerState
-from nptwatch.store.tables import MAX_ID, Checkpoint, Job, Result, Run, Worker
+from nptwatch.store.tables import MAX_ID, Job, Result, Worker
+from nptwatch.store.tallies import count_done
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -30,26 +45,7 @@ if TYPE_CHECKING:
 
 _ENDS_BY_OWNER = frozenset({JobState.DELETED, JobState.SUPERSEDED, JobState.UNLOADABLE})
 
-_JOB_ROWS = (
-    select(
-        Job.id.label("job_id"),
-        Run.name.label("run"),
-        Checkpoint.step,
-        Checkpoint.path,
-        Job.profile,
-        Job.asked_because,
-        Job.state,
-        Job.reason,
-        Job.attempts,
-        Job.attempts_by_cause,
-        Job.available_at,
-        Job.worker_id,
-        Job.created_at,
-        Job.updated_at,
-    )
-    .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
-    .join(Run, Run.id == Job.run_id)
-)
+RESULT_FORGOTTEN = "the result that it was known by was forgotten meanwhile"
 
 
 class Queue:
@@ -130,11 +126,18 @@ class Queue:
         rules: AlertRules,
         follow: FollowUp = follow_nothing,
     ) -> Finished | None:
-        """End a job with a result that another job has measured; otherwise as `finish`."""
+        """End a job with a result that another job has measured; otherwise as `finish`.
+
+        Returns:
+            None also where the result was forgotten meanwhile: then the job is queued again.
+        """
         with self._database.begin() as connection:
             lock_runs(connection, [claim.run_id])
             now = self._clock()  # after the wait for others, so that times follow one another
             if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
+                return None
+            if not keep_result(connection, result_id):
+                requeue(connection, claim.job_id, worker_id, RESULT_FORGOTTEN, now)
                 return None
             return _end(connection, claim, worker_id, result_id, rules, follow, now)
 
@@ -381,8 +384,7 @@ class Queue:
     def depth(self) -> dict[JobState, int]:
         """Count the jobs in each state, zeros included."""
         with self._database.read() as connection:
-            rows = connection.execute(select(Job.state, func.count()).group_by(Job.state))
-            return dict.fromkeys(JobState, 0) | {row[0]: row[1] for row in rows}
+            return job_counts(connection)
 
     def oldest_queued_at(self) -> datetime | None:
         """Give when the job that waits longest was made."""
@@ -396,19 +398,19 @@ class Queue:
         states: Collection[JobState] | None = None,
         run: str | None = None,
         limit: int = 50,
+        before: str | None = None,
     ) -> list[JobRow]:
         """List jobs, last changed first.
 
         Args:
             run: name or path of a run, exactly.
+            before: only those that follow this one in the list, as `JobRow.key` gives it.
+
+        Raises:
+            ConfigError: `before` is no key.
         """
-        query = _JOB_ROWS.order_by(Job.updated_at.desc(), Job.id.desc()).limit(limit)
-        if states is not None:
-            query = query.where(Job.state.in_(list(states)))
-        if run is not None:
-            query = query.where((Run.name == run) | (Run.path == run))
         with self._database.read() as connection:
-            return [JobRow(**row) for row in connection.execute(query).mappings()]
+            return job_rows(connection, states=states, run=run, limit=limit, before=before)
 
 
 def _end(
@@ -426,10 +428,12 @@ def _end(
         worker_id,
         state=JobState.DONE,
         result_id=result_id,
+        mse=comparable_mse(result_id),
         reason=select(Result.error).where(Result.id == result_id).scalar_subquery(),
         updated_at=now,
     )
     assert ended, "the lease was held a statement ago, in this transaction"  # noqa: S101
+    count_done(connection, claim.run_id, claim.checkpoint_id, claim.job_id)
     return record_outcome(connection, claim.job_id, result_id, rules, now, follow)
 
 

@@ -16,7 +16,7 @@ from nptwatch.store.engine import insert_into
 from nptwatch.store.events import raise_event
 from nptwatch.store.jsons import finite, json_of
 from nptwatch.store.newest import is_older
-from nptwatch.store.records import Facts, Finished, Measured, StatusChange, Urgency
+from nptwatch.store.records import NEVER_BEST, Facts, Finished, Measured, StatusChange, Urgency
 from nptwatch.store.standing import standing_of
 from nptwatch.store.tables import Checkpoint, Job, Result, Run, StatusChangeRow
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import Row
+    from sqlalchemy import Row, ScalarSelect, Select
     from sqlalchemy.engine import Connection
 
     from nptwatch.store.news import AlertRules, Event
@@ -43,15 +43,37 @@ def store_result(connection: Connection, claim: Claim, measured: Measured) -> in
         "base_revision": measured.base_revision,
     }
     values = {item.name: finite(getattr(measured, item.name)) for item in fields(Measured)}
-    inserted: int | None = connection.scalar(
+    insert = (
         insert_into(connection, Result)
         .values(**{**values, **key, "details": json_of(measured.details)})
         .on_conflict_do_nothing()
         .returning(Result.id)
     )
-    if inserted is not None:
-        return inserted
-    return connection.scalars(select(Result.id).filter_by(**key)).one()
+    while True:
+        result_id: int | None = connection.scalar(insert)
+        if result_id is None:
+            result_id = connection.scalar(_kept(select(Result.id).filter_by(**key)))
+        if result_id is not None:  # else it was forgotten between the two
+            return result_id
+
+
+def keep_result(connection: Connection, result_id: int) -> bool:
+    """Hold on to a result until the end of this transaction; False: it is not there any more."""
+    return connection.scalar(_kept(select(Result.id).where(Result.id == result_id))) is not None
+
+
+def _kept(query: Select[int]) -> Select[int]:
+    """Lock as a row that points at it would, so that nobody deletes it first."""
+    return query.with_for_update(read=True, key_share=True)
+
+
+def comparable_mse(result_id: int) -> ScalarSelect[float | None]:
+    """Select what a job keeps of its result: the MSE, unless the grade says not to compare it."""
+    return (
+        select(Result.mse)
+        .where(Result.id == result_id, Result.grade.not_in(NEVER_BEST))
+        .scalar_subquery()
+    )
 
 
 def follow_nothing(_facts: Facts) -> None:
@@ -163,7 +185,16 @@ def facts_of(
     late: bool,
 ) -> Facts:
     """Gather what a policy may want to know; `run` is as it was before the result."""
-    others = select(func.min(Result.mse)).join(Job, Job.result_id == Result.id)
+    others = (
+        select(Job.mse)
+        .where(
+            Job.run_id == job.run_id,
+            Job.checkpoint_id != job.checkpoint_id,
+            Job.mse.is_not(None),
+        )
+        .order_by(Job.mse)
+        .limit(1)
+    )
     asked = select(Job.settings_hash).where(
         Job.checkpoint_id == job.checkpoint_id, Job.profile == FULL
     )
@@ -176,9 +207,7 @@ def facts_of(
         late=late,
         grade=job.grade,
         mse=job.mse,
-        best_mse_before=connection.scalar(
-            others.where(Job.run_id == job.run_id, Job.checkpoint_id != job.checkpoint_id)
-        ),
+        best_mse_before=connection.scalar(others),
         asked_before=frozenset(connection.scalars(asked).all()),
     )
 

@@ -7,12 +7,18 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nptwatch.store.keys import HistoryKey, JobKey
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 Clock: TypeAlias = "Callable[[], datetime]"
 """Gives the time now, aware and in UTC."""
+
+
+NEVER_BEST = frozenset({"INVALID", "UNLOADABLE"})
+"""Grades that say that the numbers beside them are not to be compared."""
 
 
 class FileState(StrEnum):
@@ -349,6 +355,16 @@ class HistoryRow:
     result_id: int | None
     job_id: int | None
 
+    @property
+    def key(self) -> HistoryKey:
+        """Its place in the run's history."""
+        return HistoryKey(step=self.step, first_seen_at=self.first_seen_at, path=self.path)
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether it has an MSE that can be compared with others."""
+        return self.mse is not None and self.grade not in NEVER_BEST
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
@@ -409,11 +425,17 @@ class JobRow:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def key(self) -> JobKey:
+        """Its place in the list."""
+        return JobKey(updated_at=self.updated_at, job_id=self.job_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeRow:
     """A stored status change."""
 
+    change_id: int
     run: str
     step: int | None
     path: str

@@ -1,21 +1,44 @@
-"""Runs as people see them, and how one is found by what people type."""
+"""Runs as people see them, how one is found by what people type, and its best checkpoint."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sqlalchemy import func, select
+from sqlalchemy import case, column, func, select, table
 
 from nptwatch.errors import ConfigError
-from nptwatch.store.records import JobState, RunRow
-from nptwatch.store.tables import Checkpoint, Job, Result, Run
+from nptwatch.store.checkpoints import checkpoint_rows, latest_job, one_per_content
+from nptwatch.store.records import NEVER_BEST, RunRow
+from nptwatch.store.tables import Checkpoint, Run, UtcDateTime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.engine import Connection
+
+    from nptwatch.store.records import HistoryRow
+
+Measure: TypeAlias = Literal["mse", "cosine", "kl"]
+
+MEASURES: tuple[Measure, ...] = ("mse", "cosine", "kl")
+
+_LATEST = table(
+    "v_latest",
+    *(column(name) for name in ("run_id", "run", "run_path", "status", "checkpoints", "done")),
+    *(column(name) for name in ("open_jobs", "failed", "step", "path", "state", "profile")),
+    *(column(name) for name in ("grade", "mse", "cosine", "best_mse", "best_step")),
+    column("status_since", UtcDateTime()),
+    column("measured_at", UtcDateTime()),
+)
+"""The views that people have too (docs/views.md): what is shown and what they query is the same."""
+
+_BEST = table("v_best", column("run_id"), column("checkpoint_id"))
+
+_HISTORY = table(
+    "v_history",
+    *(column(name) for name in ("run_id", "checkpoint_id", "step", "grade", "cosine", "kl")),
+)
 
 
 def find_run(connection: Connection, wanted: str) -> int:
@@ -24,21 +47,18 @@ def find_run(connection: Connection, wanted: str) -> int:
     Raises:
         ConfigError: there is none, or several; lists names that come close.
     """
-    runs = connection.execute(select(Run.id, Run.name, Run.path).order_by(Run.name)).all()
-    real = os.path.realpath(wanted)
     tail = "/" + wanted.strip("/")
-    tests = (
-        [run.id for run in runs if wanted == run.name],
-        [run.id for run in runs if run.path in {wanted, real}],
-        [run.id for run in runs if run.path.endswith(tail)],
-    )
-    found = next((ids for ids in tests if ids), [])
-    if len(found) == 1:
-        return int(found[0])
-    if found:
-        which = ", ".join(run.path for run in runs if run.id in found)
-        raise ConfigError(f"{wanted!r} names several runs: {which}; give one's path")
-    raise ConfigError(f"no run {wanted!r}; {_similar(wanted, [run.name for run in runs])}")
+    ends = func.substr(Run.path, func.length(Run.path) - len(tail) + 1) == tail
+    for test in (Run.name == wanted, Run.path.in_([wanted, os.path.realpath(wanted)]), ends):
+        query = select(Run.id, Run.path).where(test).order_by(Run.name, Run.path)
+        found = connection.execute(query).all()
+        if len(found) == 1:
+            return int(found[0].id)
+        if found:
+            which = ", ".join(run.path for run in found)
+            raise ConfigError(f"{wanted!r} names several runs: {which}; give one's path")
+    names = connection.scalars(select(Run.name).order_by(Run.name)).all()
+    raise ConfigError(f"no run {wanted!r}; {_similar(wanted, names)}")
 
 
 def _similar(wanted: str, names: Sequence[str]) -> str:
@@ -50,78 +70,52 @@ def _similar(wanted: str, names: Sequence[str]) -> str:
     return f"did you mean {', '.join(close[:5])}?" if close else f"known: {', '.join(names[:10])}"
 
 
-def run_rows(connection: Connection, *only: ColumnElement[bool]) -> list[RunRow]:
-    """Give runs with counts, newest measured and best checkpoint, by name."""
-    checkpoints = dict(
-        connection.execute(
-            select(Checkpoint.run_id, func.count()).group_by(Checkpoint.run_id)
-        ).all()
-    )
-    jobs = {
-        (run_id, state): count
-        for run_id, state, count in connection.execute(
-            select(Job.run_id, Job.state, func.count(Job.checkpoint_id.distinct())).group_by(
-                Job.run_id, Job.state
-            )
-        )
-    }
-    best = {row.run_id: row for row in connection.execute(_best_query())}
+def run_rows(connection: Connection, run_id: int | None = None) -> list[RunRow]:
+    """Give runs with counts, newest measured and best checkpoint, by name.
+
+    Args:
+        run_id: only this one.
+    """
+    query = select(_LATEST).order_by(_LATEST.c.run, _LATEST.c.run_path)
+    if run_id is not None:
+        query = query.where(_LATEST.c.run_id == run_id)
     rows = []
-    for row in connection.execute(_run_query(only)).mappings():
-        about = dict(row)
-        run_id = about.pop("run_id")
-        rows.append(
-            RunRow(
-                **about,
-                checkpoints=checkpoints.get(run_id, 0),
-                done=jobs.get((run_id, JobState.DONE), 0),
-                open_jobs=jobs.get((run_id, JobState.QUEUED), 0)
-                + jobs.get((run_id, JobState.LEASED), 0),
-                failed=jobs.get((run_id, JobState.FAILED), 0),
-                best_mse=best[run_id].mse if run_id in best else None,
-                best_step=best[run_id].step if run_id in best else None,
-            )
-        )
+    for row in connection.execute(query).mappings():
+        about = {key: value for key, value in row.items() if key not in {"run_id", "run_path"}}
+        checkpoint_path = about.pop("path")
+        rows.append(RunRow(**about, path=row["run_path"], checkpoint_path=checkpoint_path))
     return rows
 
 
-def _run_query(only: Sequence[ColumnElement[bool]]) -> Select[*tuple[Any, ...]]:  # Any: columns
-    return (
-        select(
-            Run.id.label("run_id"),
-            Run.name.label("run"),
-            Run.path,
-            Run.status,
-            Run.status_since,
-            Checkpoint.step,
-            Checkpoint.path.label("checkpoint_path"),
-            Job.state,
-            Job.profile,
-            Result.grade,
-            Result.mse,
-            Result.cosine,
-            Result.measured_at,
+def best_row(connection: Connection, run_id: int, by: Measure) -> HistoryRow | None:
+    """Give a run's best checkpoint as the history shows it; of equals the earliest step.
+
+    Args:
+        by: lowest mse or kl, or highest cosine.
+    """
+    checkpoint_id = best_checkpoint(connection, run_id, by)
+    if checkpoint_id is None:
+        return None
+    rows = checkpoint_rows(connection, latest_job(), Checkpoint.id == checkpoint_id)
+    (row,) = one_per_content(rows)
+    return row
+
+
+def best_checkpoint(connection: Connection, run_id: int, by: Measure) -> int | None:
+    """Find a run's best checkpoint: by MSE an index has them in order, else all are compared."""
+    if by == "mse":
+        best = select(_BEST.c.checkpoint_id).where(_BEST.c.run_id == run_id)
+        return connection.scalar(best)
+    numbers, step = _HISTORY.c[by], _HISTORY.c.step
+    order = (case((step.is_(None), 1), else_=0), step, _HISTORY.c.checkpoint_id)
+    query = (
+        select(_HISTORY.c.checkpoint_id)
+        .where(
+            _HISTORY.c.run_id == run_id,
+            numbers.is_not(None),
+            _HISTORY.c.grade.not_in(NEVER_BEST),
         )
-        .outerjoin(Job, Job.id == Run.status_job_id)
-        .outerjoin(Checkpoint, Checkpoint.id == Job.checkpoint_id)
-        .outerjoin(Result, Result.id == Job.result_id)
-        .where(*only)
-        .order_by(Run.name, Run.path)
+        .order_by(numbers.desc() if by == "cosine" else numbers, *order)
+        .limit(1)
     )
-
-
-def _best_query() -> Select[*tuple[Any, ...]]:  # Any: columns
-    """Each run's checkpoint with the lowest MSE; of equals the one seen first."""
-    rank = (
-        func.row_number()
-        .over(partition_by=Job.run_id, order_by=[Result.mse, Checkpoint.id])
-        .label("rank")
-    )
-    ranked = (
-        select(Job.run_id, Result.mse, Checkpoint.step, rank)
-        .join(Result, Result.id == Job.result_id)
-        .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
-        .where(Result.mse.is_not(None))
-        .subquery()
-    )
-    return select(ranked.c.run_id, ranked.c.mse, ranked.c.step).where(ranked.c.rank == 1)
+    return connection.scalar(query)

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -46,6 +47,10 @@ MAX_ID = 2**31 - 1
 
 UNKNOWN_STEP = -1
 """`jobs.order_step` where no step is known: sorts last on SQLite and Postgres alike."""
+
+
+VIEWS = ("v_latest", "v_history", "v_best")
+"""What people's own queries stand on (docs/views.md); made by a migration."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -98,6 +103,12 @@ def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({values})", name=f"{column}_known")
 
 
+def _where_known(*columns: str) -> Index:
+    """Index rows whose last column is not NULL only: others cost nothing, however often claimed."""
+    there = text(f"{columns[-1]} IS NOT NULL")
+    return Index(None, *columns, sqlite_where=there, postgresql_where=there)
+
+
 class Base(DeclarativeBase):
     """What all tables share."""
 
@@ -114,7 +125,10 @@ class Base(DeclarativeBase):
 
 
 class Run(Base):
-    """A directory that one training run writes into, and its status."""
+    """A directory that one training run writes into, its status, and counts that are asked often.
+
+    `done_count` counts checkpoints with a result, `done_job_count` jobs (`store/tallies.py`).
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -124,6 +138,8 @@ class Run(Base):
             " AND (status IS NULL) = (status_since IS NULL)",
             name="status_has_job",
         ),
+        Index(None, "name"),
+        Index(None, "status_job_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -136,6 +152,9 @@ class Run(Base):
     status_job_id: Mapped[int | None] = mapped_column(
         ForeignKey("jobs.id", use_alter=True, name="fk_runs_status_job_id_jobs")
     )
+    checkpoint_count: Mapped[int] = mapped_column(server_default="0")
+    done_count: Mapped[int] = mapped_column(server_default="0")
+    done_job_count: Mapped[int] = mapped_column(server_default="0")
 
 
 class Checkpoint(Base):
@@ -145,7 +164,7 @@ class Checkpoint(Base):
     """
 
     __tablename__ = "checkpoints"
-    __table_args__ = (UniqueConstraint("run_id", "fingerprint"),)
+    __table_args__ = (UniqueConstraint("run_id", "fingerprint"), Index(None, "run_id", "step"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
@@ -220,7 +239,11 @@ class Result(Base):
 
 
 class Job(Base):
-    """One profile to be measured of one checkpoint."""
+    """One profile to be measured of one checkpoint.
+
+    `mse` is its result's, which never changes; NULL too where that is INVALID: an index has each
+    run's best first.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -238,8 +261,10 @@ class Job(Base):
         CheckConstraint("attempts >= 0", name="attempts_counted"),
         # read backwards
         Index("ix_jobs_claim", "state", "urgency", "newest", "mtime_ns", "order_step", "id"),
-        Index(None, "updated_at"),
-        Index(None, "run_id", "state"),
+        Index(None, "state", "updated_at"),
+        Index(None, "run_id", "state", "updated_at"),
+        _where_known("run_id", "mse"),
+        _where_known("result_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -260,6 +285,7 @@ class Job(Base):
     attempts: Mapped[int]
     attempts_by_cause: Mapped[dict[str, Any]]  # Any: cause -> count, as JSON gives it
     result_id: Mapped[int | None] = mapped_column(ForeignKey("results.id"))
+    mse: Mapped[float | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 

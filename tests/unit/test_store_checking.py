@@ -98,3 +98,26 @@ def test_rows_that_point_at_nothing_are_told(database: Database) -> None:
         connection.commit()
     found = {finding.check: finding for finding in findings(database)}
     assert "points at nothing in checkpoints" in " ".join(found["file"].faults)
+
+
+@pytest.mark.both_engines
+def test_counts_and_copies_that_do_not_fit_are_told(database: Database) -> None:
+    """What runs and jobs repeat of other rows must be what those say."""
+    found = spoil(
+        database,
+        "UPDATE runs SET done_count = 7 WHERE name = 'a'",
+        "UPDATE jobs SET mse = 9 WHERE id = 3",
+    )
+    (told,) = faults(found).values()
+    assert [line.partition(":")[0] for line in told] == [
+        f"{ROOT}/a",
+        f"{ROOT}/b/checkpoints/checkpoint-100/npt_weights.pt",
+    ]
+
+
+@pytest.mark.both_engines
+@pytest.mark.changes_schema
+def test_a_missing_view_is_told(database: Database) -> None:
+    """`runs` and `status` stand on it."""
+    found = spoil(database, "DROP VIEW v_latest")
+    assert faults(found) == {"tables": ("view v_latest is missing",)}
