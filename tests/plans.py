@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 LARGE = frozenset({"checkpoints", "files", "jobs", "results"})
 """Tables that grow with every checkpoint."""
 
-_MAY_BE_SCANNED = re.compile(r"runs|workers|outbox|status_changes|changes|anon_\d+|CONSTANT|\(.*")
+_MAY_BE_SCANNED = re.compile(
+    r"runs|workers|outbox|events|status_changes|changes|anon_\d+|CONSTANT|\(.*"
+)
 """On SQLite, which gives aliases: few rows, or read backwards as far as is asked for."""
 
 

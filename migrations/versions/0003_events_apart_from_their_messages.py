@@ -29,7 +29,7 @@ def upgrade() -> None:
         " WHERE id IN (SELECT min(id) FROM outbox_before GROUP BY event_id) ORDER BY id"
     )
     op.execute(
-        f"INSERT INTO outbox (event_row_id, {_KEPT})"  # noqa: S608 - a constant of ours
+        f"INSERT INTO outbox (event_row_id, {_KEPT})"
         " SELECT (SELECT id FROM events WHERE events.event_id = outbox_before.event_id),"
         f" {_KEPT} FROM outbox_before ORDER BY id"
     )
@@ -42,7 +42,7 @@ def downgrade() -> None:
     _outbox_of_0001()
     kept = ", ".join(f"outbox_before.{column}" for column in _KEPT.split(", "))
     op.execute(
-        f"INSERT INTO outbox (run_id, change_id, event_id, kind, fingerprint, payload, {_KEPT})"  # noqa: S608
+        f"INSERT INTO outbox (run_id, change_id, event_id, kind, fingerprint, payload, {_KEPT})"
         " SELECT events.run_id, events.change_id, events.event_id, events.kind, events.subject,"
         f" events.payload, {kept} FROM outbox_before"
         " JOIN events ON events.id = outbox_before.event_row_id"

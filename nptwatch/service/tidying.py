@@ -28,9 +28,7 @@ class Tidier:
         pause: waits for so many seconds; true: the daemon stops.
     """
 
-    def __init__(
-        self, stores: Stores, *, keep_days: int, pause: Callable[[float], bool]
-    ) -> None:
+    def __init__(self, stores: Stores, *, keep_days: int, pause: Callable[[float], bool]) -> None:
         self._stores = stores
         self._keep_days = keep_days
         self._pause = pause

@@ -106,7 +106,7 @@ def test_jobs_in_pages(
     assert history.run("b").open_jobs == 1
 
 
-def test_changes_and_alerts_in_pages(
+def test_changes_in_pages(
     catalog: Catalog, queue: Queue, history: History, clock: FakeClock
 ) -> None:
     """By number, the last one first; and since a time."""
@@ -119,9 +119,6 @@ def test_changes_and_alerts_in_pages(
     assert [row.step for row in every] == [7, 6, 5, 4, 3, 2, 1]
     assert history.changes("a", 3, before=every[2].change_id) == every[3:6]
     assert history.changes(since=clock() - timedelta(seconds=20)) == every[:3]
-    alerts = history.alerts()
-    assert len(alerts) == 4
-    assert history.alerts("a", 2, before=alerts[0]["alert_id"]) == alerts[1:3]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from plans import Statement, listening, plan, scans
 from sqlalchemy import text
 
 from nptwatch.store import glance
+from nptwatch.store.alarms import Alarms
 from nptwatch.store.history import History
 from nptwatch.store.outbox import Outbox
 from nptwatch.store.queue import Queue
@@ -86,7 +87,7 @@ def all_questions(database: Database, clock: FakeClock) -> dict[str, Callable[[]
         "run": lambda: history.run(RUN),
         "changes since": lambda: history.changes(since=since),
         "changes": lambda: history.changes(RUN, before=10),
-        "alerts": lambda: history.alerts(before=10),
+        "events": Alarms(database).events,
         "jobs": lambda: queue.jobs(limit=5),
         "next jobs": lambda: queue.jobs(limit=5, before=str(after)),
         "failed jobs": lambda: queue.jobs(states=[JobState.FAILED]),
@@ -104,8 +105,10 @@ def all_questions(database: Database, clock: FakeClock) -> dict[str, Callable[[]
 def test_no_question_reads_a_large_table_through(
     database: Database, clock: FakeClock, known: Mapping[str, str]
 ) -> None:
-    """Whether the planner knows how much there is or not; a server is told not to scan."""
-    if known and database.path is not None:
+    """Whether SQLite's planner knows how much there is or not; a server's always does."""
+    if known:
+        if database.path is None:
+            pytest.skip("a server's statistics are its own")
         pretend(database, known)
     found = {}
     for name, ask in all_questions(database, clock).items():
@@ -173,7 +176,7 @@ def test_a_time_range_of_all_runs_begins_with_the_times(database: Database) -> N
     assert any("ix_results_measured_at" in line for line in plan(database, asked, small=True))
     with database.read() as connection:
         found = connection.execute(text(GRAFANA)).all()
-    assert len(found) == 20
+    assert len(found) == 20  # one each 30 seconds
 
 
 def test_glance_reads_no_large_table_through(database: Database) -> None:
