@@ -32,7 +32,7 @@ def seen(run: str = "a", folder: str = "checkpoint-100", **changes: Any) -> Seen
         "root": ROOT,
         "path": path_of(run, folder),
         "signature": "1:1:1",
-        "mtime_ns": 1_000,
+        "mtime_ns": 1_000_000,
         "size_bytes": 1,
         **changes,
     }

@@ -24,6 +24,8 @@ from nptwatch.store.tables import Checkpoint, File, Run
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from sqlalchemy.engine import Connection
+
     from nptwatch.store.engine import Database
     from nptwatch.store.records import Admission, Clock, Request, SeenFile, WholeFile
 
@@ -65,6 +67,7 @@ class Catalog:
 
         What the path held before is no longer there: a queued job for it is superseded, unless
         another file has the same content. Should the content prove unchanged, `admit` revives it.
+        Where another watcher has admitted a later version of the file meanwhile, nothing is noted.
 
         Args:
             file: what was seen.
@@ -76,6 +79,8 @@ class Catalog:
         now = self._clock()
         with self._database.begin() as connection:
             run_id = put_runs(connection, [file], now)[file.run_path]  # first: it locks the run
+            if _is_outdated(connection, file):
+                return
             before, _ = remembered(connection, file.path)
             put_file(connection, file, run_id, now, state=state, reason=reason, checkpoint_id=None)
             if before is not None:
@@ -124,3 +129,15 @@ class Catalog:
                     reason = "deleted from disk before it was measured"
                     closed += close_orphan(connection, checkpoint_id, JobState.DELETED, reason, now)
         return closed
+
+
+def _is_outdated(connection: Connection, file: SeenFile) -> bool:
+    """Say if the path is known to be whole, by a look that came after this one."""
+    known = select(File.mtime_ns, File.size_bytes).where(
+        File.path == file.path, File.state == FileState.WHOLE
+    )
+    found = connection.execute(known).one_or_none()
+    return found is not None and (found.mtime_ns, found.size_bytes) > (
+        file.mtime_ns,
+        file.size_bytes,
+    )

@@ -200,7 +200,8 @@ def test_workers_killed_at_random_lose_and_repeat_nothing(place: Place, tmp_path
         f" {len(of_the_dead)} of them of the dead, {len(counted)} counted, {alerts} alerts,"
         f" {sum(map(times_measured, weights)) - jobs} measured again"
     )
-    assert set(went) == {("queued", "leased"), ("leased", "queued"), ("leased", "done")}
+    usual = {("queued", "leased"), ("leased", "queued"), ("leased", "done")}
+    assert [step for step in steps if (step.old, step.new) not in usual] == []
     assert went["leased", "done"] == jobs, "each ended once"
     assert went["queued", "leased"] == jobs + len(back), "each lease ended or came back"
     assert len(of_the_dead) > len(load.dead) // 10, "most are killed at work"

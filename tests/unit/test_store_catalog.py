@@ -183,6 +183,15 @@ def test_rewrite_in_progress_withdraws_the_old_job_and_revives_it(
     assert queue.claim("w1", lease_seconds=60) is not None
 
 
+def test_a_note_of_an_older_look_takes_nothing_back(catalog: Catalog, queue: Queue) -> None:
+    """A slow watcher saw the file half-written; another one has admitted it meanwhile."""
+    catalog.admit(whole(mtime_ns=2_000, size_bytes=8), QUICK)
+    for older in ({"mtime_ns": 1_999, "size_bytes": 9}, {"mtime_ns": 2_000, "size_bytes": 0}):
+        catalog.note(seen(**older), FileState.SETTLING, "half-written")
+    assert catalog.known_files(ROOT)[path_of("a", "checkpoint-100")].state is FileState.WHOLE
+    assert queue.claim("w1", lease_seconds=60) is not None
+
+
 def test_deleted_files_close_their_jobs(catalog: Catalog, queue: Queue) -> None:
     """Rotation before the diagnosis ends the job as deleted, with a reason; a twin keeps it."""
     catalog.admit(whole(step=100), QUICK)
