@@ -167,6 +167,29 @@ class AlertSettings(Section):
     quarter more by chance."""
 
 
+class KeptSettings(Section):
+    """Which checkpoints are kept in the state folder, safe from the trainer's rotation."""
+
+    on_grade: FromGrade = "GOOD"
+    """When a run's status rises to a grade that is this one or above."""
+    on_new_best: FromGrade = "FAIR"
+    """When a checkpoint has the lowest MSE of its run so far and is at least this good."""
+    max_gib: Annotated[float, Field(ge=0)] = 50.0
+    """All of them together; 0: nothing more is kept."""
+    reserve_gib: Annotated[float, Field(ge=0)] = 1.0
+    """No copy is made that would leave less of the disk free: the database may be on it too."""
+
+    @property
+    def max_bytes(self) -> int:
+        """The cap in bytes."""
+        return int(self.max_gib * 1024**3)
+
+    @property
+    def reserve_bytes(self) -> int:
+        """The reserve in bytes."""
+        return int(self.reserve_gib * 1024**3)
+
+
 class LogSettings(Section):
     """What the daemon prints."""
 
@@ -198,6 +221,7 @@ class Settings(Section):
     diagnostic: DiagnosticSettings = DiagnosticSettings()
     full: FullSettings = FullSettings()
     worker: WorkerSettings = WorkerSettings()
+    kept: KeptSettings = KeptSettings()
     alerts: AlertSettings = AlertSettings()
     channels: dict[ChannelName, ChannelSettings] = Field(default_factory=dict)
     """Where alerts go beside the log, by name."""

@@ -106,6 +106,11 @@ VERBS = {
         short=True,
     ),
     "alerts": Verb(target="alerts:app", summary="Try a channel."),
+    "kept": Verb(
+        target="kept:app",
+        summary="List the checkpoints that are kept, release them, copy one out.",
+        short=True,
+    ),
     "wait": Verb(target="wait:wait", summary="Wait until a run's status is good enough."),
     "db": Verb(
         target="db:app", summary="Create, upgrade, check, copy, vacuum or look at the database."
@@ -224,7 +229,8 @@ def nptwatch(
     if config is not None:
         # becomes the default of every command's own --config
         below = {"config": config}
-        names = ("list", "retry", "cancel", "upgrade", "current", "check", "show", "test")
+        names = ["list", "retry", "cancel", "release", "export"]
+        names += ["upgrade", "current", "check", "show", "test"]
         ctx.default_map = dict.fromkeys(VERBS, below | dict.fromkeys(names, below))
 
 

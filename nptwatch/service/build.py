@@ -14,6 +14,7 @@ from nptwatch.store.alarms import Alarms
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
 from nptwatch.store.history import History
+from nptwatch.store.kept import Kept
 from nptwatch.store.outbox import Outbox
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import Request
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from nptwatch.settings import Settings
     from nptwatch.watch.watcher import Watcher
+    from nptwatch.worker.keeper import Keeper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Stores:
     alarms: Alarms
     retention: Retention
     upkeep: Upkeep
+    kept: Kept
 
     def close(self) -> None:
         """Close all connections."""
@@ -81,6 +84,7 @@ def open_stores(
         alarms=Alarms(database),
         retention=Retention(database),
         upkeep=Upkeep(database),
+        kept=Kept(database),
     )
 
 
@@ -98,6 +102,23 @@ def build_watcher(settings: Settings, stores: Stores, on_queued: Callable[[], No
         settings=settings.watch,
         canary_dir=settings.state_dir / "canary",
         on_queued=on_queued,
+    )
+
+
+def build_keeper(settings: Settings, stores: Stores, stopping: Callable[[], bool]) -> Keeper:
+    """Build what keeps checkpoints in the state folder.
+
+    Args:
+        stopping: asked now and then during a copy.
+    """
+    from nptwatch.worker.keeper import Keeper
+    from nptwatch.worker.shelf import Shelf
+
+    return Keeper(
+        store=stores.kept,
+        shelf=Shelf(settings.state_dir / "kept", settings.watch.roots),
+        settings=settings.kept,
+        stopping=stopping,
     )
 
 

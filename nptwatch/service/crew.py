@@ -22,7 +22,7 @@ from nptwatch.alerts.channels import (
 )
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.templates import Texts
-from nptwatch.service.build import build_watcher, is_sqlite, open_stores
+from nptwatch.service.build import build_keeper, build_watcher, is_sqlite, open_stores
 from nptwatch.service.digesting import LOOK_SECONDS, Digest
 from nptwatch.service.forecasting import Forecasts
 from nptwatch.service.reaper import Reaper
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 SENDER_SECONDS = 1.0
 """How soon an alert goes out after the result that raised it."""
+
+KEEPER_SECONDS = 5.0
+"""How soon a checkpoint is kept whose worker was killed, or could not keep it."""
 
 log = structlog.get_logger()
 
@@ -85,6 +88,7 @@ class Crew:
             channels=digest_channels,
             clock=lambda: datetime.now().astimezone(),
         )
+        self._keeper = build_keeper(settings, self._stores, self._stop_watching.is_set)
         self._schedule = Schedule(self._chores())
 
     def start(self) -> None:
@@ -152,6 +156,7 @@ class Crew:
                 pause=self._stop_watching.wait,
             ).chores(),
             Chore(name="digest", do=self._digest.turn, every_seconds=LOOK_SECONDS),
+            Chore(name="keep", do=self._keeper.turn, every_seconds=KEEPER_SECONDS),
             *(
                 Chore(  # one for each channel: one that hangs holds up no other
                     name=f"send_alerts_{channel}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -14,13 +16,14 @@ from nptwatch.alerts.rules import make_rules
 from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import ConfigError, NptwatchError
 from nptwatch.logs import configure_logs
-from nptwatch.service.build import open_stores, request_of
+from nptwatch.service.build import build_keeper, open_stores, request_of
 from nptwatch.service.handover import parse_settings
 from nptwatch.settings import FULL
 from nptwatch.store.engine import utc_now
 from nptwatch.store.listening import JobListener
+from nptwatch.worker.keeper_thread import KeeperThread
 from nptwatch.worker.loop import WorkerLoop
-from nptwatch.worker.policy import FullPolicy
+from nptwatch.worker.policy import FullPolicy, KeepPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,6 +99,8 @@ def _loop(
     abandon: Callable[[], None],
 ) -> int:
     stores = open_stores(settings, application=f"nptwatch worker {assignment.worker_id}")
+    stop_keeping = threading.Event()
+    keeper = KeeperThread(build_keeper(settings, stores, stop_keeping.is_set), stop_keeping)
     loop = WorkerLoop(
         queue=stores.queue,
         workers=stores.workers,
@@ -108,9 +113,11 @@ def _loop(
         wake=wake,
         abandon=abandon,
         follow=FullPolicy(settings.full, request_of(settings, FULL)).follow,
+        keep=KeepPolicy(settings.kept).why,
+        on_wanted=keeper.nudge,
         until_empty=assignment.until_empty,
     )
-    with JobListener(stores.database, wake.nudge):
+    with closing(keeper), JobListener(stores.database, wake.nudge):
         return loop.run(ready)
 
 

@@ -18,7 +18,7 @@ from nptwatch.store.asking import (
     supersede_others,
 )
 from nptwatch.store.engine import insert_into
-from nptwatch.store.names import numbered_step, rename
+from nptwatch.store.names import held, numbered_step, rename
 from nptwatch.store.newest import flag_newest, is_older
 from nptwatch.store.postgres import lock_runs, tell_workers
 from nptwatch.store.records import Admission, FileState, JobState
@@ -423,10 +423,13 @@ def close_orphan(
     connection: Connection, checkpoint_id: int, state: JobState, reason: str, now: datetime
 ) -> int:
     """Close a checkpoint's queued jobs if no file holds its content; give how many."""
-    held = exists().where(File.checkpoint_id == checkpoint_id, File.state == FileState.WHOLE)
     closed = connection.scalars(
         update(Job)
-        .where(Job.checkpoint_id == checkpoint_id, Job.state == JobState.QUEUED, ~held)
+        .where(
+            Job.checkpoint_id == checkpoint_id,
+            Job.state == JobState.QUEUED,
+            ~held(checkpoint_id),
+        )
         .values(state=state, reason=reason, updated_at=now)
         .returning(Job.id)
     ).all()

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import select, update
 
 from nptwatch.errors import ConfigError
 from nptwatch.store.checkpoints import find_contents
 from nptwatch.store.engine import insert_into
+from nptwatch.store.names import held
 from nptwatch.store.newest import flag_newest
 from nptwatch.store.postgres import lock_runs, tell_workers
-from nptwatch.store.records import Asked, Asking, FileState, JobState, Urgency
-from nptwatch.store.tables import UNKNOWN_STEP, Checkpoint, File, Job, Result, Run
+from nptwatch.store.records import Asked, Asking, JobState, Urgency
+from nptwatch.store.tables import UNKNOWN_STEP, Checkpoint, Job, Result, Run
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -261,8 +262,9 @@ def _one_content(connection: Connection, path_or_id: str) -> int:
             f" number. `nptwatch scan --once` takes in what is new; `nptwatch full {path_or_id}`"
             " measures without the database"
         )
-    held = exists().where(File.checkpoint_id == Checkpoint.id, File.state == FileState.WHOLE)
-    there = connection.scalars(select(Checkpoint.id).where(Checkpoint.id.in_(found), held)).all()
+    there = connection.scalars(
+        select(Checkpoint.id).where(Checkpoint.id.in_(found), held(Checkpoint.id))
+    ).all()
     if not there:
         raise ConfigError(f"{path_or_id}: its files are gone; only its history is left")
     if len(there) > 1:

@@ -11,8 +11,8 @@ from sqlalchemy.orm import aliased
 
 from nptwatch.settings import FULL
 from nptwatch.store.names import best_first, numbered_step
-from nptwatch.store.records import FileState, HistoryRow, JobState
-from nptwatch.store.tables import MAX_ID, Checkpoint, File, Job, Result, Run
+from nptwatch.store.records import FileState, HistoryRow, JobState, KeptState
+from nptwatch.store.tables import MAX_ID, Checkpoint, File, Job, KeptCheckpoint, Result, Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ _NO_RESULT: dict[str, Any] = {  # Any: the fields' types differ
     "avg_score": None,
     "full_state": None,
     "full_because": None,
+    "kept_path": None,
     "attempts": 0,
     "measured_at": None,
     "duration_seconds": None,
@@ -91,6 +92,7 @@ def checkpoint_rows(connection: Connection, *only: ColumnElement[bool]) -> list[
             Result.avg_score,
             case((Job.profile == FULL, Job.state)).label("full_state"),
             case((Job.profile == FULL, Job.asked_because)).label("full_because"),
+            KeptCheckpoint.path.label("kept_path"),
             Job.attempts,
             Checkpoint.first_seen_at,
             Result.measured_at,
@@ -101,6 +103,11 @@ def checkpoint_rows(connection: Connection, *only: ColumnElement[bool]) -> list[
         .join(Run, Run.id == Checkpoint.run_id)
         .join(Job, Job.checkpoint_id == Checkpoint.id)
         .outerjoin(Result, Result.id == Job.result_id)
+        .outerjoin(
+            KeptCheckpoint,
+            (KeptCheckpoint.checkpoint_id == Checkpoint.id)
+            & (KeptCheckpoint.state == KeptState.KEPT),
+        )
         .where(*only)
         .order_by(Job.id)
     )
@@ -184,19 +191,26 @@ def named_rows(connection: Connection, path_or_id: str) -> list[HistoryRow]:
     named = (Checkpoint.run_id.in_(_runs_above(real)), _at(Checkpoint.path, real))
     held = select(File.checkpoint_id).where(*file, File.checkpoint_id.is_not(None))
     rows = checkpoint_rows(connection, latest_job(), Checkpoint.id.in_(held))
+    rows = rows or checkpoint_rows(connection, latest_job(), Checkpoint.id.in_(_kept_at(real)))
     rows = rows or bare_rows(connection, *file)
     return rows or checkpoint_rows(connection, latest_job(), *named)
 
 
 def find_contents(connection: Connection, path_or_id: str) -> Sequence[int]:
-    """Find checkpoints by job number, else by a path that has the content."""
+    """Find checkpoints by job number, else by a path that has the content, a kept one included."""
     if _is_id(path_or_id):
         by_number = select(Job.checkpoint_id).where(Job.id == int(path_or_id))
         return connection.scalars(by_number).all()
     real = os.path.realpath(path_or_id)
     at = (File.run_id.in_(_runs_above(real)), _at(File.path, real))
     by_path = select(File.checkpoint_id).where(*at, File.checkpoint_id.is_not(None)).distinct()
-    return [found for found in connection.scalars(by_path).all() if found is not None]
+    found = [each for each in connection.scalars(by_path).all() if each is not None]
+    return found or connection.scalars(_kept_at(real)).all()
+
+
+def _kept_at(path: str) -> Select[int]:
+    """Find the checkpoint that is kept at a path."""
+    return select(KeptCheckpoint.checkpoint_id).where(_at(KeptCheckpoint.path, path))
 
 
 def _runs_above(path: str) -> Select[int]:
@@ -209,7 +223,9 @@ def _is_id(text: str) -> bool:
     return text.isdecimal() and int(text) <= MAX_ID
 
 
-def _at(column: InstrumentedAttribute[str], path: str) -> ColumnElement[bool]:
+def _at(
+    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None], path: str
+) -> ColumnElement[bool]:
     """Match a file, or the files directly in a folder."""
     folder = path.rstrip("/") + "/"
     return (column == path) | (

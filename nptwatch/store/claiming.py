@@ -8,8 +8,8 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import aliased
 
 from nptwatch.store.names import best_first
-from nptwatch.store.records import Claim, FileState, JobState
-from nptwatch.store.tables import Checkpoint, File, Job, Run
+from nptwatch.store.records import Claim, FileState, JobState, KeptState
+from nptwatch.store.tables import Checkpoint, File, Job, KeptCheckpoint, Run
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -66,17 +66,23 @@ _CLAIMED = (
         Job.settings_hash,
         Job.attempts,
         File.path,
+        KeptCheckpoint.path.label("kept_path"),
     )
     .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
     .join(Run, Run.id == Job.run_id)
     .outerjoin(File, (File.checkpoint_id == Checkpoint.id) & (File.state == FileState.WHOLE))
+    .outerjoin(
+        KeptCheckpoint,
+        (KeptCheckpoint.checkpoint_id == Checkpoint.id) & (KeptCheckpoint.state == KeptState.KEPT),
+    )
     .where(Job.id == bindparam("claimed"))
 )
 
 
 def claim_of(connection: Connection, job_id: int) -> Claim:
-    """Read what a worker needs of a job, existing paths included."""
+    """Read what a worker needs of a job, existing paths included, what is kept last."""
     rows = connection.execute(_CLAIMED, {"claimed": job_id}).mappings().all()
-    about = {key: value for key, value in rows[0].items() if key != "path"}
+    about = {key: value for key, value in rows[0].items() if key not in {"path", "kept_path"}}
     paths = best_first(row["path"] for row in rows if row["path"] is not None)
-    return Claim(**about, paths=tuple(paths))
+    kept = rows[0]["kept_path"]
+    return Claim(**about, paths=tuple(paths) if kept is None else (*paths, kept))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, exists, literal, select, update
 
-from nptwatch.store.records import FileState, JobState, WorkerState
-from nptwatch.store.tables import File, Job, Worker
+from nptwatch.store.records import FileState, JobState, KeptState, WorkerState
+from nptwatch.store.tables import File, Job, KeptCheckpoint, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -186,12 +186,18 @@ def close_leased(
     Returns:
         The state it has now: QUEUED or `state`; None: the lease was lost, nothing was written.
     """
-    beside = exists().where(
+    tried = [] if looked_at is None else list(looked_at)
+    whole = exists().where(
         File.checkpoint_id == Job.checkpoint_id,
         File.state == FileState.WHOLE,
-        File.path.not_in([] if looked_at is None else list(looked_at)),
+        File.path.not_in(tried),
     )
-    moved = literal(False) if looked_at is None else beside
+    kept = exists().where(
+        KeptCheckpoint.checkpoint_id == Job.checkpoint_id,
+        KeptCheckpoint.state == KeptState.KEPT,
+        KeptCheckpoint.path.not_in(tried),
+    )
+    moved = literal(False) if looked_at is None else whole | kept
     ended: JobState | None = connection.scalar(
         update(Job)
         .where(Job.id == job_id, Job.state == JobState.LEASED, Job.worker_id == worker_id)

@@ -6,15 +6,17 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 
-from nptwatch.store.records import FileState
-from nptwatch.store.tables import Checkpoint, File
+from nptwatch.store.records import FileState, KeptState
+from nptwatch.store.tables import Checkpoint, File, KeptCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import InstrumentedAttribute
 
 _NUMBERED = re.compile(r"checkpoint-(\d{1,15})")
 
@@ -28,6 +30,15 @@ def numbered_step(path: str) -> int | None:
 def best_first(paths: Iterable[str]) -> list[str]:
     """Sort paths of one content: numbered ones first, then by name (best/ before final/)."""
     return sorted(paths, key=lambda path: (numbered_step(path) is None, path))
+
+
+def held(checkpoint_id: InstrumentedAttribute[int] | int) -> ColumnElement[bool]:
+    """Whether any file has a checkpoint's content: the trainer's, or one that is kept."""
+    whole = exists().where(File.checkpoint_id == checkpoint_id, File.state == FileState.WHOLE)
+    kept = exists().where(
+        KeptCheckpoint.checkpoint_id == checkpoint_id, KeptCheckpoint.state == KeptState.KEPT
+    )
+    return whole | kept
 
 
 def rename(connection: Connection, checkpoint_id: int) -> None:

@@ -24,6 +24,7 @@ from nptwatch.store.postgres import lock_runs, tell_workers
 from nptwatch.store.recording import (
     comparable_mse,
     follow_nothing,
+    keep_nothing,
     keep_result,
     record_outcome,
     store_result,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from nptwatch.store.engine import Database
     from nptwatch.store.news import AlertRules
-    from nptwatch.store.records import Asked, Clock, FollowUp, Measured, Request
+    from nptwatch.store.records import Asked, Clock, FollowUp, KeepRule, Measured, Request
 
 _ENDS_BY_OWNER = frozenset({JobState.DELETED, JobState.SUPERSEDED, JobState.UNLOADABLE})
 
@@ -100,12 +101,14 @@ class Queue:
         measured: Measured,
         rules: AlertRules,
         follow: FollowUp = follow_nothing,
+        keep: KeepRule = keep_nothing,
     ) -> Finished | None:
         """End a job with its result, the run's status, the status change and the alerts it raises.
 
         Args:
             rules: called inside the transaction; must not block.
             follow: called inside the transaction after a quick result; what it demands is queued.
+            keep: called inside the transaction after any result; says why it is to be kept.
 
         Returns:
             None: the lease was lost, nothing was written.
@@ -116,7 +119,7 @@ class Queue:
             if not change_leased(connection, claim.job_id, worker_id, updated_at=now):
                 return None
             result_id = store_result(connection, claim, measured)
-            return _end(connection, claim, worker_id, result_id, rules, follow, now)
+            return _end(connection, claim, worker_id, result_id, rules, now, follow, keep)
 
     def finish_known(
         self,
@@ -125,6 +128,7 @@ class Queue:
         result_id: int,
         rules: AlertRules,
         follow: FollowUp = follow_nothing,
+        keep: KeepRule = keep_nothing,
     ) -> Finished | None:
         """End a job with a result that another job has measured; otherwise as `finish`.
 
@@ -139,7 +143,7 @@ class Queue:
             if not keep_result(connection, result_id):
                 requeue(connection, claim.job_id, worker_id, RESULT_FORGOTTEN, now)
                 return None
-            return _end(connection, claim, worker_id, result_id, rules, follow, now)
+            return _end(connection, claim, worker_id, result_id, rules, now, follow, keep)
 
     def fail(
         self,
@@ -419,8 +423,9 @@ def _end(
     worker_id: str,
     result_id: int,
     rules: AlertRules,
-    follow: FollowUp,
     now: datetime,
+    follow: FollowUp,
+    keep: KeepRule,
 ) -> Finished:
     ended = change_leased(
         connection,
@@ -434,7 +439,7 @@ def _end(
     )
     assert ended, "the lease was held a statement ago, in this transaction"  # noqa: S101
     count_done(connection, claim.run_id, claim.checkpoint_id, claim.job_id)
-    return record_outcome(connection, claim.job_id, result_id, rules, now, follow)
+    return record_outcome(connection, claim.job_id, result_id, rules, now, follow, keep)
 
 
 def _mark_lost(connection: Connection, worker_id: str) -> None:

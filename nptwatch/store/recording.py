@@ -15,6 +15,7 @@ from nptwatch.store.asking import Wish, put_job, supersede_others
 from nptwatch.store.engine import insert_into
 from nptwatch.store.events import raise_event
 from nptwatch.store.jsons import finite, json_of
+from nptwatch.store.kept import want
 from nptwatch.store.newest import is_older
 from nptwatch.store.records import NEVER_BEST, Facts, Finished, Measured, StatusChange, Urgency
 from nptwatch.store.standing import standing_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from nptwatch.store.news import AlertRules, Event
-    from nptwatch.store.records import Claim, Demand, FollowUp
+    from nptwatch.store.records import Claim, Demand, FollowUp, KeepRule
 
 _NO_STATUS = "UNLOADABLE"
 """A file that cannot be read says nothing of the run's weights."""
@@ -80,6 +81,10 @@ def follow_nothing(_facts: Facts) -> None:
     """Demand nothing further."""
 
 
+def keep_nothing(_facts: Facts) -> None:
+    """Have nothing kept."""
+
+
 def record_outcome(
     connection: Connection,
     job_id: int,
@@ -87,8 +92,9 @@ def record_outcome(
     rules: AlertRules,
     now: datetime,
     follow: FollowUp = follow_nothing,
+    keep: KeepRule = keep_nothing,
 ) -> Finished:
-    """Let the run's status follow a job's result, and what follows a quick result be asked."""
+    """Let the run's status follow a job's result, and ask for what follows from it."""
     job = connection.execute(
         select(
             Job.id,
@@ -117,9 +123,13 @@ def record_outcome(
     finished = replace(
         finished, messages=_raise(connection, verdict.events, job.run_id, change_id, now)
     )
+    facts = facts_of(connection, job, run, late=finished.late)
+    because = keep(facts)
+    if because is not None and want(connection, job.checkpoint_id, because, now):
+        finished = replace(finished, wanted=because)
     demand = verdict.demand
     if job.profile == QUICK:
-        demand = follow(facts_of(connection, job, run, late=finished.late)) or demand
+        demand = follow(facts) or demand
     return replace(finished, asked=_ask(connection, job.checkpoint_id, demand, now))
 
 

@@ -54,6 +54,14 @@ class OutboxState(StrEnum):
     SUPPRESSED = "suppressed"  # never to be sent; stores why
 
 
+class KeptState(StrEnum):
+    """Life of a wish to keep a checkpoint's weights."""
+
+    WANTED = "wanted"  # not done yet; not to be done while no file of it is left
+    KEPT = "kept"  # a file below the state folder has the content
+    RELEASED = "released"  # by a person, or to make room
+
+
 class WorkerState(StrEnum):
     """What a worker process is doing."""
 
@@ -186,6 +194,10 @@ FollowUp: TypeAlias = Callable[[Facts], Demand | None]
 """Decides what follows a quick result; called inside `finish`'s transaction."""
 
 
+KeepRule: TypeAlias = Callable[[Facts], str | None]
+"""Says why a checkpoint is to be kept, if it is; called inside `finish`'s transaction."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownFile:
     """What the database remembers of a path."""
@@ -290,6 +302,7 @@ class Finished:
         messages: how many outbox rows were written, suppressed ones included.
         late: the result is of an older step than the run's status and left it alone.
         asked: why a full diagnostic was asked for because of it; None: it was not.
+        wanted: why the checkpoint is to be kept; None: it is not, or was before.
     """
 
     result_id: int
@@ -297,6 +310,7 @@ class Finished:
     messages: int
     late: bool
     asked: str | None = None
+    wanted: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +338,7 @@ class HistoryRow:
         profile: quick, full, or quick+full: what has a result; else what is asked.
         overall_status, avg_score: of the full diagnostic.
         full_state: of its full diagnostic's job, None where none was asked; full_because: why.
+        kept_path: of the file that nptwatch keeps of it.
     """
 
     run: str
@@ -348,6 +363,7 @@ class HistoryRow:
     avg_score: float | None
     full_state: str | None
     full_because: str | None
+    kept_path: str | None
     attempts: int
     first_seen_at: datetime
     measured_at: datetime | None
@@ -364,6 +380,68 @@ class HistoryRow:
     def has_numbers(self) -> bool:
         """Whether it has an MSE that can be compared with others."""
         return self.mse is not None and self.grade not in NEVER_BEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptFile:
+    """Where a kept file is and what it was when it was last looked at.
+
+    Attributes:
+        place: identity of the folder `kept/` that it is in, whatever host and path that has.
+        host: name of its host, for people.
+        path: of the weights file, on that host.
+        how: reflink, link or copy.
+        signature: changes when the file does: "size:mtime_ns:inode".
+    """
+
+    place: str
+    host: str
+    path: str
+    how: str
+    size_bytes: int
+    signature: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRow:
+    """A checkpoint that is, was or should be kept, with its newest numbers.
+
+    Attributes:
+        because: why it was wanted, e.g. "reached GOOD, new best".
+        file: None where there is none (any more).
+        size_bytes: of the checkpoint's file.
+        error: why it is not kept (yet, or any more).
+        original: its best name in the trainer's directories, there or gone.
+        sources: the trainer's files that have the content, the numbered step first.
+    """
+
+    kept_id: int
+    run: str
+    run_path: str
+    step: int | None
+    state: KeptState
+    because: str
+    file: KeptFile | None
+    size_bytes: int
+    error: str | None
+    original: str
+    sources: tuple[str, ...]
+    fingerprint: str
+    grade: str | None
+    mse: float | None
+    cosine: float | None
+    kl: float | None
+    top1_agreement: float | None
+    relative_mse: float | None
+    perplexity_ratio: float | None
+    residual: str | None
+    overall_status: str | None
+    avg_score: float | None
+    measured_at: datetime | None
+    base_model: str | None
+    base_revision: str | None
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

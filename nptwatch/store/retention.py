@@ -1,7 +1,8 @@
 """Forgetting what is old: in small batches, each a short transaction that the daemon can wait for.
 
-Kept for ever: what lies on disk (it would be measured again), what waits or runs, what a status
-change tells of or a run's status stands on, each run's best by every measure, and what is young.
+Stays for ever: what lies on disk (it would be measured again), what is kept, what waits or runs,
+what a status change tells of or a run's status stands on, each run's best by every measure, and
+what is young.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from nptwatch.store.engine import utc_now
 from nptwatch.store.postgres import lock_runs
 from nptwatch.store.records import FileState, JobState
 from nptwatch.store.runs import MEASURES, best_checkpoint
-from nptwatch.store.tables import Checkpoint, File, Job, Result, Run, StatusChangeRow, Worker
+from nptwatch.store.tables import (
+    Checkpoint,
+    File,
+    Job,
+    KeptCheckpoint,
+    Result,
+    Run,
+    StatusChangeRow,
+    Worker,
+)
 from nptwatch.store.tallies import recount
 
 if TYPE_CHECKING:
@@ -147,6 +157,7 @@ class Retention:
             still = select(Checkpoint.id).where(Checkpoint.id.in_(batch), *_old(run_id, cutoff))
             ids = set(connection.scalars(still).all()) - _best(connection, run_id)
             files = _rows(connection, delete(File).where(File.checkpoint_id.in_(ids)))
+            connection.execute(delete(KeptCheckpoint).where(KeptCheckpoint.checkpoint_id.in_(ids)))
             gone = delete(Job).where(Job.checkpoint_id.in_(ids)).returning(Job.result_id)
             results = connection.scalars(gone).all()
             done = Forgotten(
@@ -170,11 +181,15 @@ def _old(run_id: int, cutoff: datetime) -> tuple[ColumnElement[bool], ...]:
         File.checkpoint_id == Checkpoint.id,
         or_(File.state == FileState.WHOLE, File.updated_at >= cutoff),
     )
+    kept = exists().where(
+        KeptCheckpoint.checkpoint_id == Checkpoint.id, KeptCheckpoint.path.is_not(None)
+    )
     return (
         Checkpoint.run_id == run_id,
         Checkpoint.first_seen_at < cutoff,
         ~needed.correlate(Checkpoint),
         ~on_disk.correlate(Checkpoint),
+        ~kept.correlate(Checkpoint),
     )
 
 

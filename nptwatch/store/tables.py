@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from nptwatch.store.records import FileState, JobState, OutboxState, WorkerState
+from nptwatch.store.records import FileState, JobState, KeptState, OutboxState, WorkerState
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -119,6 +119,7 @@ class Base(DeclarativeBase):
         str: AnyText(),
         FileState: _strings(FileState),
         JobState: _strings(JobState),
+        KeptState: _strings(KeptState),
         OutboxState: _strings(OutboxState),
         WorkerState: _strings(WorkerState),
     }
@@ -360,6 +361,39 @@ class OutboxRow(Base):
     error: Mapped[str | None]
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
+
+
+class KeptCheckpoint(Base):
+    """A checkpoint that is to be kept, is, or was; the file is in one place, on one host."""
+
+    __tablename__ = "kept"
+    __table_args__ = (
+        UniqueConstraint("checkpoint_id"),
+        one_of("state", KeptState),
+        CheckConstraint(
+            "(path IS NULL) = (place IS NULL) AND (path IS NULL) = (host IS NULL)"
+            " AND (path IS NULL) = (how IS NULL) AND (path IS NULL) = (size_bytes IS NULL)"
+            " AND (path IS NULL) = (signature IS NULL)",
+            name="file_is_whole",
+        ),
+        CheckConstraint("state <> 'kept' OR path IS NOT NULL", name="kept_has_file"),
+        CheckConstraint("state <> 'wanted' OR path IS NULL", name="wanted_has_no_file"),
+        Index(None, "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    checkpoint_id: Mapped[int] = mapped_column(ForeignKey("checkpoints.id"))
+    state: Mapped[KeptState]
+    because: Mapped[str]
+    place: Mapped[str | None] = mapped_column(String(36))
+    host: Mapped[str | None] = mapped_column(String(255))
+    path: Mapped[str | None]
+    how: Mapped[str | None] = mapped_column(String(16))
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    signature: Mapped[str | None] = mapped_column(String(128))
+    error: Mapped[str | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
 
 class Worker(Base):

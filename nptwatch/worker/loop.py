@@ -10,7 +10,7 @@ import structlog
 
 from nptwatch.errors import DatabaseError
 from nptwatch.store.engine import utc_now
-from nptwatch.store.recording import follow_nothing
+from nptwatch.store.recording import follow_nothing, keep_nothing
 from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.diagnose import Diagnoser, Diagnosis
 from nptwatch.worker.heartbeat import Heartbeat
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Claim,
         Finished,
         FollowUp,
+        KeepRule,
         Request,
     )
     from nptwatch.store.workers import Workers
@@ -52,6 +53,10 @@ QUEUE_EMPTY = 10
 log = structlog.get_logger()
 
 
+def _nobody() -> None:
+    return None
+
+
 class WorkerLoop:
     """Works the queue off, one job at a time, until it is told to stop.
 
@@ -62,6 +67,8 @@ class WorkerLoop:
         follow: decides what is asked for after a quick result (policy.py).
         until_empty: end when nothing is queued, not even for later; what others have in hand is
             theirs.
+        keep: decides what is kept.
+        on_wanted: called when something is to be kept; must not block.
     """
 
     def __init__(
@@ -79,6 +86,8 @@ class WorkerLoop:
         abandon: Callable[[], None],
         follow: FollowUp = follow_nothing,
         until_empty: bool = False,
+        keep: KeepRule = keep_nothing,
+        on_wanted: Callable[[], None] = _nobody,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._queue = queue
@@ -86,6 +95,8 @@ class WorkerLoop:
         self._diagnoser = diagnoser
         self._rules = rules
         self._follow = follow
+        self._keep = keep
+        self._on_wanted = on_wanted
         self._settings = settings
         self._worker_id = worker_id
         self._wake = wake
@@ -199,7 +210,7 @@ class WorkerLoop:
         match outcome:
             case Store(measured=measured):
                 done = self._queue.finish(
-                    claim, self._worker_id, measured, self._rules, self._follow
+                    claim, self._worker_id, measured, self._rules, self._follow, self._keep
                 )
                 self._log_done(
                     claim,
@@ -212,7 +223,7 @@ class WorkerLoop:
                 )
             case StoreKnown(result_id=result_id):
                 done = self._queue.finish_known(
-                    claim, self._worker_id, result_id, self._rules, self._follow
+                    claim, self._worker_id, result_id, self._rules, self._follow, self._keep
                 )
                 self._log_done(claim, done, known=True)
             case Close():
@@ -294,6 +305,8 @@ class WorkerLoop:
                 mse=change.mse,
                 cosine=change.cosine,
             )
+        if done.wanted is not None:
+            self._on_wanted()
         if done.asked is not None:
             log.info("full_asked", run=claim.run_name, step=claim.step, because=done.asked)
 

@@ -1,8 +1,9 @@
-"""Which checkpoints get the full diagnostic after the quick one that every checkpoint gets."""
+"""Which checkpoints get the full diagnostic after the quick one, and which are kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nptwatch.diagnostics.grading import Grade, at_least
@@ -10,10 +11,11 @@ from nptwatch.globs import PathGlobs
 from nptwatch.store.records import Demand
 
 if TYPE_CHECKING:
-    from nptwatch.settings import FromGrade, FullSettings
+    from nptwatch.settings import FromGrade, FullSettings, KeptSettings
     from nptwatch.store.records import Facts, Request
 
 NEVER = "never"
+REACHED = "reached"
 TEENS = range(11, 14)
 
 
@@ -86,6 +88,37 @@ def _new_best(facts: Facts, wanted: FromGrade) -> bool:
     if wanted == NEVER or facts.mse is None or facts.best_mse_before is None:
         return False
     return at_least(facts.grade, Grade(wanted)) and facts.mse < facts.best_mse_before
+
+
+class KeepPolicy:
+    """Decides, in a result's transaction, whether the checkpoint is kept."""
+
+    def __init__(self, settings: KeptSettings) -> None:
+        self._settings = settings
+
+    def why(self, facts: Facts) -> str | None:
+        """Say why a checkpoint is to be kept; None: it is not.
+
+        Of a backlog the newest is measured first and may be the best for good, so that a run's
+        first counts as its best.
+        """
+        if not self._settings.max_bytes:
+            return None
+        first = facts.best_mse_before is None
+        best = replace(facts, best_mse_before=math.inf) if first else facts
+        whys = []
+        if _rose(facts, self._settings.on_grade):
+            whys.append(f"{REACHED} {facts.status}")
+        if _new_best(best, self._settings.on_new_best):
+            whys.append("new best")
+        return ", ".join(whys) or None
+
+
+def _rose(facts: Facts, wanted: FromGrade) -> bool:
+    """The run's status rose to a grade that is the wanted one or above: to GOOD, to EXCELLENT."""
+    if wanted == NEVER or facts.late or not at_least(facts.status, Grade(wanted)):
+        return False
+    return not at_least(facts.old, Grade(facts.grade))
 
 
 def _ordinal(number: int) -> str:

@@ -161,7 +161,7 @@ def test_help_lists_every_verb(command: Command) -> None:
 @pytest.mark.parametrize(
     "verb",
     ["run", "worker", "scan", "status", "runs", "history", "best", "forecast", "show", "jobs", "jobs list", "jobs retry",
-     "jobs cancel", "rerun", "wait", "db upgrade", "db downgrade", "db current", "db check", "db copy", "config check", "config show", "alerts test"],
+     "jobs cancel", "kept", "kept list", "kept release", "kept export", "rerun", "wait", "db upgrade", "db downgrade", "db current", "db check", "db copy", "config check", "config show", "alerts test"],
 )  # fmt: skip
 def test_every_verb_explains_itself(command: Command, verb: str) -> None:
     """Each has help with an example, and takes --config."""
@@ -220,7 +220,7 @@ def test_wrong_settings_exit_2_and_tell_all(command: Command) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["status"], ["runs"], ["history", "x"], ["best", "x"], ["forecast", "x"], ["show", "x"], ["jobs"], ["jobs", "retry", "1"],
-     ["rerun", "1"], ["db", "current"]],
+     ["rerun", "1"], ["kept"], ["kept", "release", "1"], ["kept", "export", "x", "y"], ["db", "current"]],
 )  # fmt: skip
 def test_reading_where_nothing_ran_exits_5(command: Command, arguments: Sequence[str]) -> None:
     """It says where it looked and what to do, and creates nothing."""
@@ -575,7 +575,7 @@ def until(condition: Callable[[], bool], child: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["status"], ["runs"], ["history", RUN], ["best", RUN], ["forecast", RUN], ["jobs"], ["wait", RUN], ["config", "show"],
-     ["scan", "--dry-run", "."], ["db", "current"], ["show", "1"], ["rerun", "1"]],
+     ["scan", "--dry-run", "."], ["db", "current"], ["show", "1"], ["rerun", "1"], ["kept"]],
 )  # fmt: skip
 def test_no_verb_that_reads_loads_torch(
     command: Command, queue: Queue, arguments: Sequence[str]
