@@ -20,16 +20,24 @@ class PathGlobs:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._anywhere: list[re.Pattern[str]] = []
         self._anchored: list[re.Pattern[str]] = []
+        self._all = False
         for pattern in patterns:
             inner = pattern.strip("/")
+            self._all = self._all or inner == "**"
             anchored = "/" in pattern.rstrip("/") or inner == "**"
             (self._anchored if anchored else self._anywhere).append(re.compile(_regex(inner)))
 
     def match(self, relative: str) -> bool:
         """Say whether a path below the root, or a folder it lies in, matches a pattern."""
+        if self._all:
+            return True
+        if not self._anywhere and not self._anchored:
+            return False
         parts = relative.split("/")
         if any(p.fullmatch(part) for p in self._anywhere for part in parts):
             return True
+        if not self._anchored:
+            return False
         above = ["/".join(parts[: n + 1]) for n in range(len(parts))]
         return any(p.fullmatch(path) for p in self._anchored for path in above)
 

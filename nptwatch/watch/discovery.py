@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 from nptwatch.globs import PathGlobs
 from nptwatch.npt.files import step_of_folder
 from nptwatch.store.records import SeenFile
+from nptwatch.watch.listings import Listings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nptwatch.settings import WatchSettings
+    from nptwatch.watch.listings import Listing
 
 _NEVER_WEIGHTS: Final = frozenset(
     {"training_state.pt", "multi_layer_state.pt", "optimizer.pt", "scheduler.pt"}
@@ -63,6 +63,8 @@ class Finder:
         self._include = PathGlobs(settings.include)
         self._exclude = PathGlobs(settings.exclude)
         self._links: dict[str, str] = {}
+        self._listings = Listings(self._reason_against)
+        self._runs: dict[tuple[str, str], tuple[str, str]] = {}
 
     def roots(self) -> tuple[str, ...]:
         """Real paths of the roots, in the order of the settings, each once."""
@@ -72,6 +74,8 @@ class Finder:
         """Walk all roots; a folder or file that two of them reach belongs to the first."""
         visited: set[tuple[int, int]] = set()
         claimed: set[str] = set()
+        self._listings.begin_sweep()
+        self._runs.clear()
         sweeps = []
         for root in self.roots():
             sweep = Sweep(root=root, unreachable=unreachable(root))
@@ -99,6 +103,7 @@ class Finder:
         if relative != "." and not self._is_open(relative):
             return {}
         sweep = Sweep(root=root)
+        self._runs.clear()
         self._walk(sweep, set(), start=logical, deep=deep)
         return sweep.files
 
@@ -135,60 +140,98 @@ class Finder:
         start: str | None = None,
         deep: bool = True,
     ) -> None:
-        folders = [start or sweep.root]
+        begin = start or sweep.root
+        folders = [(begin, os.path.realpath(begin))]
         linked_folders: list[str] = []
         linked_files: list[str] = []
         while folders or linked_folders:
             if folders:
-                folder = folders.pop()
+                folder, real = folders.pop()
             else:
                 folder = linked_folders.pop()
-                sweep.links[os.path.realpath(folder)] = folder
-            for entry in self._entries(sweep, folder, visited):
-                is_folder = _is_folder(entry)
-                if not self._wanted(sweep, entry, is_folder=is_folder):
-                    continue
-                if is_folder:
-                    if deep:
-                        (linked_folders if entry.is_symlink() else folders).append(entry.path)
-                elif entry.is_symlink():
-                    linked_files.append(entry.path)
-                else:
-                    _add(sweep, entry.path)
+                real = os.path.realpath(folder)
+                sweep.links[real] = folder
+            listing = self._listing(sweep, folder, real, visited)
+            if listing is None:
+                continue
+            for name, reason in listing.skipped:
+                sweep.skipped[f"{folder}/{name}"] = reason
+            if deep:
+                folders += [_below(folder, real, name) for name in listing.folders]
+                linked_folders += [f"{folder}/{name}" for name in listing.links]
+            linked_files += [f"{folder}/{name}" for name in listing.linked_files]
+            if listing.files:
+                listing.seen = tuple(
+                    self._add(sweep, *_below(folder, real, name), before)
+                    for name, before in zip(listing.files, listing.seen, strict=True)
+                )
         for path in linked_files:
-            _add(sweep, path)
+            self._add(sweep, path, os.path.realpath(path), None)
 
-    def _entries(
-        self, sweep: Sweep, folder: str, visited: set[tuple[int, int]]
-    ) -> Iterator[os.DirEntry[str]]:
+    def _listing(
+        self, sweep: Sweep, folder: str, real: str, visited: set[tuple[int, int]]
+    ) -> Listing | None:
         """List a folder, once however often it is reached."""
         try:
-            found = Path(folder).stat()
+            found = os.stat(folder)  # noqa: PTH116 - for every folder of a large tree
             if (found.st_dev, found.st_ino) in visited:
-                sweep.links.pop(os.path.realpath(folder), None)
-                return
+                sweep.links.pop(real, None)
+                return None
             visited.add((found.st_dev, found.st_ino))
-            with os.scandir(folder) as listing:
-                yield from listing
-            sweep.folders += 1
+            listing = self._listings.of(folder, real, sweep.root, found)
         except OSError as exc:
+            self._listings.forget(folder)
             if exc.errno not in _GONE:  # not gone, but not to be listed now: its files stay known
                 sweep.unlisted.append(os.path.realpath(folder))
                 sweep.skipped[folder] = f"cannot be listed: {exc.strerror}"
+            return None
+        sweep.folders += 1
+        return listing
 
-    def _wanted(self, sweep: Sweep, entry: os.DirEntry[str], *, is_folder: bool) -> bool:
-        if not is_folder and not self.is_weights(entry.name):
-            return False
-        relative = os.path.relpath(entry.path, sweep.root)
-        if is_temporary(entry.name):
-            sweep.skipped[entry.path] = "hidden or temporary name"
-        elif self._exclude.match(relative):
-            sweep.skipped[entry.path] = "excluded by watch.exclude"
-        elif not is_folder and not self._include.match(relative):
-            sweep.skipped[entry.path] = "not included by watch.include"
-        else:
-            return True
-        return False
+    def _reason_against(self, relative: str, name: str, is_folder: bool) -> str | None:
+        """Say why an entry is left out; "": it is of no interest; None: it is wanted."""
+        if not is_folder and not self.is_weights(name):
+            return ""
+        if is_temporary(name):
+            return "hidden or temporary name"
+        if self._exclude.match(relative):
+            return "excluded by watch.exclude"
+        if not is_folder and not self._include.match(relative):
+            return "not included by watch.include"
+        return None
+
+    def _add(self, sweep: Sweep, path: str, real: str, before: SeenFile | None) -> SeenFile | None:
+        """Record a weights file under its real path, its run by where it was found."""
+        if real in sweep.files:
+            return before
+        try:
+            found = os.stat(real)  # noqa: PTH116 - for every file of a large tree
+        except OSError:  # deleted since it was listed, or a link to nowhere
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        signature = _signature(found)
+        if before is None or (before.signature, before.path) != (signature, real):
+            before = self._seen(sweep, path, real, found)
+        sweep.files[real] = before
+        return before
+
+    def _seen(self, sweep: Sweep, path: str, real: str, found: os.stat_result) -> SeenFile:
+        run = run_of(path)
+        if (sweep.root, run) not in self._runs:
+            below = os.path.relpath(run, sweep.root)
+            name = Path(run).name if below == "." or below.startswith("..") else below
+            self._runs[sweep.root, run] = (os.path.realpath(run), name)
+        run_path, run_name = self._runs[sweep.root, run]
+        return SeenFile(
+            run_path=run_path,
+            run_name=run_name,
+            root=sweep.root,
+            path=real,
+            signature=_signature(found),
+            mtime_ns=found.st_mtime_ns,
+            size_bytes=found.st_size,
+        )
 
 
 def is_temporary(name: str) -> bool:
@@ -236,47 +279,24 @@ def run_of(path: str) -> str:
     `<run>/checkpoints/<name>/file`, `<run>/checkpoint-<n>/file`, `<run>/final/file` and
     `<run>/file` are of `<run>`.
     """
-    folder = Path(path).parent
-    if folder.parent.name == "checkpoints":
-        return str(folder.parent.parent)
-    if step_of_folder(Path(path)) is not None or folder.name in _MUTABLE_FOLDERS:
-        folder = folder.parent
-    return str(folder.parent if folder.name == "checkpoints" else folder)
+    folder = path.rpartition("/")[0]  # no pathlib: for every file of a large tree
+    above, _, name = folder.rpartition("/")
+    run, _, holder = above.rpartition("/")
+    if holder == "checkpoints":
+        return run or "/"
+    if name in _MUTABLE_FOLDERS or step_of_folder(Path(path)) is not None:
+        return above or "/"
+    return (above if name == "checkpoints" else folder) or "/"
 
 
 def _signature(found: os.stat_result) -> str:
     return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
-def _add(sweep: Sweep, path: str) -> None:
-    """Record a weights file under its real path, its run by where it was found."""
-    real = os.path.realpath(path)
-    if real in sweep.files:
-        return
-    try:
-        found = Path(real).stat()
-    except OSError:  # deleted since it was listed, or a link to nowhere
-        return
-    if not stat.S_ISREG(found.st_mode):
-        return
-    run = run_of(path)
-    below = os.path.relpath(run, sweep.root)
-    sweep.files[real] = SeenFile(
-        run_path=os.path.realpath(run),
-        run_name=Path(run).name if below == "." or below.startswith("..") else below,
-        root=sweep.root,
-        path=real,
-        signature=_signature(found),
-        mtime_ns=found.st_mtime_ns,
-        size_bytes=found.st_size,
-    )
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+def _below(folder: str, real: str, name: str) -> tuple[str, str]:
+    """Give the path as walked and the real one of an entry: one text where they are the same."""
+    path = f"{folder}/{name}"
+    return path, path if folder == real else f"{real}/{name}"
 
 
 def _is_below(path: str, folder: str) -> bool:
