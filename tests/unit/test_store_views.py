@@ -136,6 +136,23 @@ def test_views_agree_with_the_history(
     assert [finding.faults for finding in findings(database) if not finding.ok] == []
 
 
+def test_a_superseded_wish_hides_no_result(
+    database: Database, catalog: Catalog, queue: Queue, history: History
+) -> None:
+    """Asked again by other settings, which were taken back: the first result counts again."""
+    for step, mse in ((100, 0.05), (200, 0.06)):
+        catalog.admit(whole(step=step), QUICK)
+        assert queue.finish(claimed(queue), "w", measured("GOOD", mse), alert_good)
+    catalog.admit(whole(step=100), OTHER_QUICK)
+    best = "SELECT step FROM v_best"
+    assert rows_of(database, best) == [{"step": 200}]
+    assert [row.mse for row in history.history("a")] == [None, 0.06]
+    assert queue.close(claimed(queue).job_id, "w", JobState.SUPERSEDED, "taken back")
+    assert rows_of(database, best) == [{"step": 100}]
+    assert [row.mse for row in history.history("a")] == [0.05, 0.06]
+    assert history.runs()[0].best_step == 100
+
+
 def check_best(database: Database, history: History, run: str, told: list[HistoryRow]) -> None:
     """Hold that best and v_best are what a plain look at the history finds."""
     for by in MEASURES:
