@@ -17,6 +17,8 @@ from nptwatch.channel_settings import (
     DigestSettings,
 )
 from nptwatch.errors import ConfigError
+from nptwatch.machine_settings import GiB, LabelSettings, PathPairs
+from nptwatch.paths import PathMap
 from nptwatch.sections import PositiveSeconds, Seconds, Section
 
 if TYPE_CHECKING:
@@ -148,6 +150,12 @@ class WorkerSettings(Section):
     """The worker is replaced after so many jobs; 0: never."""
     shutdown_seconds: PositiveSeconds = 30.0
     """On stop, how long a running job may take to finish before it is handed back."""
+    bases: tuple[str, ...] = ()
+    """Globs on the base model's name; a worker takes only jobs of a base that matches one."""
+    gpu_memory_gib: Annotated[GiB, Field(gt=0)] | None = None
+    """What a worker offers jobs that need GPU memory; unset: all that its GPU has."""
+    keep_base_seconds: Seconds = 300.0
+    """So long a worker prefers, among equally urgent jobs, those of the base that it holds."""
 
 
 class AlertSettings(Section):
@@ -215,11 +223,14 @@ class Settings(Section):
 
     state_dir: Path = Field(default_factory=lambda: default_state_dir(os.environ))
     """Database, caches and locks of this installation."""
+    path_map: PathPairs = ()
+    """Folders that are called otherwise on this host than in the database."""
     database: DatabaseSettings = DatabaseSettings()
     watch: WatchSettings = WatchSettings()
     base: BaseSection = BaseSection()
     diagnostic: DiagnosticSettings = DiagnosticSettings()
     full: FullSettings = FullSettings()
+    labels: LabelSettings = LabelSettings()
     worker: WorkerSettings = WorkerSettings()
     kept: KeptSettings = KeptSettings()
     alerts: AlertSettings = AlertSettings()
@@ -240,6 +251,11 @@ class Settings(Section):
         """The database's file; None where it is a server's."""
         match = _SQLITE_URL.fullmatch(self.database_url)
         return Path(match[2]) if match else None
+
+    @property
+    def paths(self) -> PathMap:
+        """What this host calls the database's folders."""
+        return PathMap((pair.stored, str(pair.here)) for pair in self.path_map)
 
     @property
     def safe_database_url(self) -> str:
@@ -354,6 +370,10 @@ def _anchored(
 
     state_dir = _absolute(settings.state_dir, folder_of("state_dir"), env)
     roots = tuple(_absolute(r, folder_of("watch.roots"), env) for r in settings.watch.roots)
+    path_map = tuple(
+        pair.model_copy(update={"here": _absolute(pair.here, folder_of("path_map"), env)})
+        for pair in settings.path_map
+    )
     model = settings.base.model
     if model is not None:
         local = _absolute(Path(model), folder_of("base.model"), env)
@@ -384,6 +404,7 @@ def _anchored(
     return settings.model_copy(
         update={
             "state_dir": state_dir,
+            "path_map": path_map,
             "watch": settings.watch.model_copy(update={"roots": roots}),
             "base": settings.base.model_copy(update={"model": model}),
             "diagnostic": diagnostic,

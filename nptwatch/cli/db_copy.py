@@ -78,7 +78,8 @@ def _open(config: object, state_dir: object, url: str) -> Database:
 def _of(settings: Settings) -> Database:
     from nptwatch.store.engine import Database
 
-    return Database.of(settings, application="nptwatch db copy")
+    as_stored = settings.model_copy(update={"path_map": ()})
+    return Database.of(as_stored, application="nptwatch db copy")
 
 
 def _require_two(source: Database, target: Database) -> None:

@@ -16,12 +16,14 @@ from nptwatch.cli.session import (
     settings_of,
 )
 from nptwatch.errors import ConfigError
+from nptwatch.store.labels import Waiting, reason_untaken
 from nptwatch.store.records import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from nptwatch.store.labels import Offer
     from nptwatch.store.records import JobRow
 
 IdsArgument = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Job numbers.")]
@@ -155,18 +157,37 @@ def _list(
     *,
     as_json: bool,
 ) -> None:
-    with reading(settings_of(config, state_dir, database_url)) as stores:
+    settings = settings_of(config, state_dir, database_url)
+    with reading(settings) as stores:
         path = stores.history.run(run).path if run else None
         rows = stores.queue.jobs(states=states or None, run=path, limit=limit, before=before)
+        offers = [worker.offer for worker in stores.workers.alive(settings.worker.lease_seconds)]
+    stuck = {row.job_id: why for row in rows if (why := _why_stuck(row, offers))}
     if as_json:
-        print_json([as_mapping(row) | {"key": str(row.key)} for row in rows])
+        more = ({"key": str(row.key), "stuck": stuck.get(row.job_id)} for row in rows)
+        print_json([as_mapping(row) | about for row, about in zip(rows, more, strict=True)])
     elif rows:
-        _print(rows, Screen.of_stdout())
+        _print(rows, stuck, Screen.of_stdout())
     else:
         typer.echo("no such jobs", err=True)
 
 
-def _print(rows: Sequence[JobRow], screen: Screen) -> None:
+def _why_stuck(row: JobRow, offers: Sequence[Offer]) -> str | None:
+    """Say why no worker at work takes a queued job."""
+    if row.state is not JobState.QUEUED:
+        return None
+    needs = Waiting(
+        base_model=row.base_model,
+        min_gpu_mib=row.min_gpu_mib,
+        run_path=row.run_path,
+        run_root=row.run_root,
+        jobs=1,
+        oldest_at=row.created_at,
+    )
+    return reason_untaken(needs, offers)
+
+
+def _print(rows: Sequence[JobRow], stuck: Mapping[int, str], screen: Screen) -> None:
     """Print a table; why a job was asked for only where there is room."""
     roomy = screen.width is None or screen.width >= ROOMY
     columns = [
@@ -180,10 +201,13 @@ def _print(rows: Sequence[JobRow], screen: Screen) -> None:
         *([Column(title="ASKED", shrinks=True)] if roomy else []),
         Column(title="REASON", shrinks=True),
     ]
-    screen.table(columns, [_cells(row, screen, roomy=roomy) for row in rows])
+    screen.table(columns, [_cells(row, stuck, screen, roomy=roomy) for row in rows])
 
 
-def _cells(row: JobRow, screen: Screen, *, roomy: bool) -> tuple[object, ...]:
+def _cells(
+    row: JobRow, stuck: Mapping[int, str], screen: Screen, *, roomy: bool
+) -> tuple[object, ...]:
+    why = stuck.get(row.job_id)
     return (
         row.job_id,
         row.run,
@@ -193,5 +217,5 @@ def _cells(row: JobRow, screen: Screen, *, roomy: bool) -> tuple[object, ...]:
         row.attempts,
         screen.when(row.updated_at),
         *([row.asked_because] if roomy else []),
-        row.reason,
+        f"no worker takes it: {why}" if why else row.reason,
     )

@@ -71,9 +71,9 @@ def _survey(settings: Settings) -> list[Verdict]:
     from nptwatch.watch.survey import survey
 
     if not has_database(settings):
-        return survey(settings.watch)
+        return survey(settings.watch, is_named=settings.paths.is_named)
     with reading(settings) as stores:
-        return survey(settings.watch, stores.catalog.known_files)
+        return survey(settings.watch, stores.catalog.known_files, settings.paths.is_named)
 
 
 def _scan_once(watcher: Watcher, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from nptwatch.cli.session import (
     settings_of,
 )
 from nptwatch.store.glance import Glance, glance_at
+from nptwatch.store.labels import Untaken, untaken
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -57,6 +58,7 @@ def _glance(settings: Settings, now: datetime) -> Glance:
             silent_seconds=silent_seconds,
             changes=CHANGES_SHOWN,
             busy_seconds=settings.database.busy_timeout_seconds,
+            paths=settings.paths,
         )
         if glance is not None:
             return glance
@@ -64,6 +66,7 @@ def _glance(settings: Settings, now: datetime) -> Glance:
         return Glance(
             queue=stores.queue.depth(),
             oldest_queued_at=stores.queue.oldest_queued_at(),
+            waiting=stores.queue.waiting(),
             workers=stores.workers.alive(silent_seconds),
             runs=stores.history.runs(),
             changes=stores.history.changes(limit=CHANGES_SHOWN),
@@ -76,6 +79,7 @@ def _as_json(glance: Glance, database: str) -> object:
         "database": database,
         "queue": plain(glance.queue),
         "oldest_queued_at": plain(glance.oldest_queued_at),
+        "stuck": plain(_stuck(glance)),
         "workers": plain(glance.workers),
         "runs": [plain(run_json(row)) for row in glance.runs],
         "changes": plain(glance.changes),
@@ -86,6 +90,8 @@ def _as_json(glance: Glance, database: str) -> object:
 def _print(glance: Glance, database: str, screen: Screen) -> None:
     screen.say(f"Database: {database}")
     screen.say(f"Queue:    {_queue_line(glance, screen)}")
+    for stuck in _stuck(glance):
+        screen.say(f"Stuck:    {_stuck_line(stuck, screen)}")
     if glance.pending_alerts:
         screen.say(f"Alerts:   {glance.pending_alerts} not delivered yet")
     for worker in glance.workers:
@@ -110,6 +116,17 @@ def _queue_line(glance: Glance, screen: Screen) -> str:
     waited = glance.oldest_queued_at
     seconds = (screen.now - waited).total_seconds() if waited else 0.0
     return ", ".join(shown) + (f" (oldest waits {age(seconds)})" if waited else "")
+
+
+def _stuck(glance: Glance) -> list[Untaken]:
+    """Give the jobs that no worker at work takes."""
+    return untaken(glance.waiting, (worker.offer for worker in glance.workers))
+
+
+def _stuck_line(stuck: Untaken, screen: Screen) -> str:
+    jobs = "1 job fits" if stuck.jobs == 1 else f"{stuck.jobs} jobs fit"
+    waits = age((screen.now - stuck.oldest_at).total_seconds())
+    return f"{jobs} no worker at work (oldest waits {waits}): {stuck.why}"
 
 
 def _worker_line(worker: WorkerRow, screen: Screen) -> str:

@@ -36,7 +36,8 @@ def worker(
 ) -> None:
     """Measure what a daemon elsewhere queues; watch nothing.
 
-    Needs the daemon's settings and database, and sees the checkpoints under the same paths.
+    Needs the daemon's settings and database, and sees the checkpoints; where their folders have
+    other names on this host, `path_map` says so.
     SIGTERM or Ctrl-C: finish or hand back the running jobs, exit 0.
 
     Example: nptwatch worker --workers 2 --until-empty

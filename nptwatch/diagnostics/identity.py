@@ -19,14 +19,16 @@ def settings_hash(settings: Settings, profile: str) -> str:
     """Identify how `profile` is measured under these settings.
 
     The base model's name is part of it, so that a corrected base measures everything again; its
-    content is the result's `base_revision`. The device is not: it changes no verdict.
+    content is the result's `base_revision`. The device is not: it changes no verdict. A folder is
+    named as the database does, so that hosts which call it otherwise measure the same.
     """
     diagnostic = settings.diagnostic
+    base = settings.base.model
     facts: dict[str, object] = {
         "version": DIAGNOSTICS_VERSION,
         "profile": profile,
         "residual": diagnostic.residual,
-        "base": settings.base.model,
+        "base": None if base is None else settings.paths.stored(base),
         "dtype": settings.base.dtype,
     }
     if diagnostic.probe_texts:

@@ -31,6 +31,11 @@ def free_bytes(device: torch.device) -> int | None:
     return int(free + kept)
 
 
+def total_bytes(gpu: str) -> int:
+    """Give all the memory that a GPU has, in use or not."""
+    return int(torch.cuda.get_device_properties(torch.device(gpu)).total_memory)
+
+
 def free_host_bytes(root: Path = Path("/")) -> int | None:
     """Give the machine's free memory, or what is left of this process's cgroups if that is less.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -93,16 +94,34 @@ def build_watcher(settings: Settings, stores: Stores, on_queued: Callable[[], No
 
     Args:
         on_queued: called after a job was queued.
+
+    Raises:
+        ConfigError: a root has no name in the database.
     """
+    from nptwatch.watch.needs import Needs
     from nptwatch.watch.watcher import Watcher
 
+    _require_names(settings)
     return Watcher(
         catalog=stores.catalog,
         request=request_of(settings),
         settings=settings.watch,
         canary_dir=settings.state_dir / "canary",
         on_queued=on_queued,
+        is_named=settings.paths.is_named,
+        min_gpu_mib=Needs(settings.labels, settings.base.model).min_gpu_mib,
     )
+
+
+def _require_names(settings: Settings) -> None:
+    paths = settings.paths
+    for root in settings.watch.roots:
+        if not paths.is_named(os.path.realpath(root)):
+            message = (
+                f"{root} has no name in the database: path_map says that {paths.stored(str(root))}"
+                f" is {paths.here(paths.stored(str(root)))} here; give {root} an entry of its own"
+            )
+            raise ConfigError(message)
 
 
 def build_keeper(settings: Settings, stores: Stores, stopping: Callable[[], bool]) -> Keeper:
@@ -124,7 +143,11 @@ def build_keeper(settings: Settings, stores: Stores, stopping: Callable[[], bool
 
 def request_of(settings: Settings, profile: str = QUICK) -> Request:
     """Say what is asked for; of each new checkpoint the quick profile."""
-    return Request(profile=profile, settings_hash=settings_hash(settings, profile))
+    return Request(
+        profile=profile,
+        settings_hash=settings_hash(settings, profile),
+        base_model=settings.base.model,
+    )
 
 
 def require_writable(folder: Path) -> None:

@@ -13,17 +13,18 @@ import structlog
 
 from nptwatch.alerts.channels import channel_names
 from nptwatch.alerts.rules import make_rules
-from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import ConfigError, NptwatchError
 from nptwatch.logs import configure_logs
-from nptwatch.service.build import build_keeper, open_stores, request_of
+from nptwatch.service.build import build_keeper, is_sqlite, open_stores, request_of
 from nptwatch.service.handover import parse_settings
 from nptwatch.settings import FULL
 from nptwatch.store.engine import utc_now
 from nptwatch.store.listening import JobListener
 from nptwatch.worker.keeper_thread import KeeperThread
 from nptwatch.worker.loop import WorkerLoop
+from nptwatch.worker.offering import offer_by
 from nptwatch.worker.policy import FullPolicy, KeepPolicy
+from nptwatch.worker.sight import Sight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,13 +102,14 @@ def _loop(
     stores = open_stores(settings, application=f"nptwatch worker {assignment.worker_id}")
     stop_keeping = threading.Event()
     keeper = KeeperThread(build_keeper(settings, stores, stop_keeping.is_set), stop_keeping)
+    diagnoser = _make_diagnoser(assignment.diagnoser, settings)
     loop = WorkerLoop(
         queue=stores.queue,
         workers=stores.workers,
-        diagnoser=_make_diagnoser(assignment.diagnoser, settings),
+        diagnoser=diagnoser,
         rules=make_rules(settings.alerts, channel_names(settings.channels)),
         settings=settings.worker,
-        settings_hash=partial(settings_hash, settings),
+        request=partial(request_of, settings),
         unloadable_after_seconds=settings.watch.unloadable_after_seconds,
         worker_id=assignment.worker_id,
         wake=wake,
@@ -116,6 +118,8 @@ def _loop(
         keep=KeepPolicy(settings.kept).why,
         on_wanted=keeper.nudge,
         until_empty=assignment.until_empty,
+        offer=offer_by(settings.worker, diagnoser.device),
+        sight=Sight(shared=not is_sqlite(settings)),
     )
     with closing(keeper), JobListener(stores.database, wake.nudge):
         return loop.run(ready)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, exists, func, insert, select, update
+from sqlalchemy import case, exists, func, insert, literal, select, update
 
 from nptwatch.store.asking import (
     Wish,
     job_values,
+    label_queued,
     put_job,
     revive_followers,
     supersede_others,
 )
 from nptwatch.store.engine import insert_into
+from nptwatch.store.host_path import HostPath
 from nptwatch.store.names import held, numbered_step, rename
 from nptwatch.store.newest import flag_newest, is_older
 from nptwatch.store.postgres import lock_runs, tell_workers
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
 
     from nptwatch.store.records import Request, SeenFile, WholeFile
@@ -153,6 +156,8 @@ def _admit_fresh(
                 run_id=run_id,
                 step=whole.step,
                 mtime_ns=whole.file.mtime_ns,
+                base_model=whole.base_model,
+                min_gpu_mib=whole.min_gpu_mib,
                 request=request,
                 wish=Wish(),
                 now=now,
@@ -220,7 +225,13 @@ def _known(connection: Connection, wholes: Sequence[WholeFile], request: Request
     asked = (Job.profile == request.profile) & (Job.settings_hash == request.settings_hash)
     others = (Job.profile == request.profile) & (Job.settings_hash != request.settings_hash)
     revived = Job.state.in_(_REVIVED_IF_REWRITTEN)
-    unsettled = revived | (others & (Job.state == JobState.QUEUED))
+    base: ColumnElement[str | None] = Checkpoint.base_model.expression
+    if request.base_model is not None:
+        base = literal(request.base_model, HostPath)
+    mislabelled = Job.base_model.is_distinct_from(base) | Job.min_gpu_mib.is_distinct_from(
+        Checkpoint.min_gpu_mib
+    )
+    unsettled = revived | ((others | mislabelled) & (Job.state == JobState.QUEUED))
     rows = connection.execute(
         select(
             File.path,
@@ -231,6 +242,7 @@ def _known(connection: Connection, wholes: Sequence[WholeFile], request: Request
             Checkpoint.fingerprint,
             Checkpoint.step,
             Checkpoint.base_model,
+            Checkpoint.min_gpu_mib,
         )
         .join(Checkpoint, Checkpoint.id == File.checkpoint_id)
         .join(Run, Run.id == File.run_id)
@@ -250,6 +262,7 @@ def _known(connection: Connection, wholes: Sequence[WholeFile], request: Request
         and (row.run_path, row.fingerprint) == (whole.file.run_path, whole.fingerprint)
         and (row.root, row.signature) == (whole.file.root, whole.file.signature)
         and whole.base_model in {None, row.base_model}
+        and whole.min_gpu_mib == row.min_gpu_mib
         and whole.step in {None, row.step}
     }
 
@@ -279,6 +292,8 @@ def _admit_one(
     queued = put_job(connection, checkpoint_id, request, now, Wish(again=again))
     supersede_others(connection, checkpoint_id, request, now)
     revive_followers(connection, checkpoint_id, request, again, now)
+    if not fresh:
+        label_queued(connection, checkpoint_id, request)
     if queued is not None:
         return Admission.QUEUED
     if before == checkpoint_id or not _held_elsewhere(connection, checkpoint_id, file.path):
@@ -295,6 +310,7 @@ def _checkpoint_values(whole: WholeFile, run_id: int, now: datetime) -> dict[str
         "mtime_ns": whole.file.mtime_ns,
         "size_bytes": whole.file.size_bytes,
         "base_model": whole.base_model,
+        "min_gpu_mib": whole.min_gpu_mib,
         "first_seen_at": now,
     }
 
@@ -391,7 +407,12 @@ def _refine_checkpoint(connection: Connection, whole: WholeFile, run_id: int, no
     connection.execute(
         update(Checkpoint)
         .where(Checkpoint.id == old.id)
-        .values(step=step, mtime_ns=mtime_ns, base_model=whole.base_model or old.base_model)
+        .values(
+            step=step,
+            mtime_ns=mtime_ns,
+            base_model=whole.base_model or old.base_model,
+            min_gpu_mib=whole.min_gpu_mib,
+        )
     )
     if whole.base_model not in {None, old.base_model}:
         connection.execute(

@@ -54,11 +54,18 @@ def job_values(
     run_id: int,
     step: int | None,
     mtime_ns: int,
+    base_model: str | None,
+    min_gpu_mib: int | None,
     request: Request,
     wish: Wish,
     now: datetime,
 ) -> dict[str, Any]:  # Any: columns
-    """Give a new job's row; that it is its run's newest is found out later."""
+    """Give a new job's row; that it is its run's newest is found out later.
+
+    Args:
+        base_model: what the checkpoint names; the request may know better.
+        min_gpu_mib: what a worker must have for it.
+    """
     return {
         "run_id": run_id,
         "checkpoint_id": checkpoint_id,
@@ -70,6 +77,8 @@ def job_values(
         "newest": False,
         "mtime_ns": mtime_ns,
         "order_step": UNKNOWN_STEP if step is None else step,
+        "base_model": request.base_model or base_model,
+        "min_gpu_mib": min_gpu_mib,
         "available_at": now,
         "attempts": 0,
         "attempts_by_cause": {},
@@ -87,9 +96,13 @@ def put_job(
         The job, if it is queued by this; None: there is one already, and it stays as it is.
     """
     checkpoint = connection.execute(
-        select(Checkpoint.run_id, Checkpoint.step, Checkpoint.mtime_ns).where(
-            Checkpoint.id == checkpoint_id
-        )
+        select(
+            Checkpoint.run_id,
+            Checkpoint.step,
+            Checkpoint.mtime_ns,
+            Checkpoint.base_model,
+            Checkpoint.min_gpu_mib,
+        ).where(Checkpoint.id == checkpoint_id)
     ).one()
     job_id: int | None = connection.scalar(
         insert_into(connection, Job)
@@ -99,6 +112,8 @@ def put_job(
                 run_id=checkpoint.run_id,
                 step=checkpoint.step,
                 mtime_ns=checkpoint.mtime_ns,
+                base_model=checkpoint.base_model,
+                min_gpu_mib=checkpoint.min_gpu_mib,
                 request=request,
                 wish=wish,
                 now=now,
@@ -121,6 +136,8 @@ def put_job(
                 reason=wish.why_again,
                 urgency=wish.urgency,
                 asked_because=wish.because,
+                base_model=request.base_model or checkpoint.base_model,
+                min_gpu_mib=checkpoint.min_gpu_mib,
                 available_at=now,
                 updated_at=now,
             )
@@ -130,6 +147,21 @@ def put_job(
         flag_newest(connection, job_id)
         tell_workers(connection)
     return job_id
+
+
+def label_queued(connection: Connection, checkpoint_id: int, request: Request) -> None:
+    """Let what waits of a checkpoint need what it needs now: names and settings are corrected."""
+    checkpoint = connection.execute(
+        select(Checkpoint.base_model, Checkpoint.min_gpu_mib).where(Checkpoint.id == checkpoint_id)
+    ).one()
+    connection.execute(
+        update(Job)
+        .where(Job.checkpoint_id == checkpoint_id, Job.state == JobState.QUEUED)
+        .values(
+            base_model=request.base_model or checkpoint.base_model,
+            min_gpu_mib=checkpoint.min_gpu_mib,
+        )
+    )
 
 
 def supersede_others(

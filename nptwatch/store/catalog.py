@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
@@ -98,8 +99,14 @@ class Catalog:
 
     def admit_all(self, wholes: Sequence[WholeFile], request: Request) -> list[Admission]:
         """Take in many whole files, each as `admit` would; a backlog needs few statements."""
+        named = [replace(whole, base_model=self._named(whole.base_model)) for whole in wholes]
         with self._database.begin() as connection:
-            return admit_all(connection, wholes, request, self._clock())
+            return admit_all(connection, named, request, self._clock())
+
+    def _named(self, base_model: str | None) -> str | None:
+        """Give the name that a base would be read with: others of the same folder are no other."""
+        paths = self._database.paths
+        return None if base_model is None else paths.here(paths.stored(base_model))
 
     def gone(self, paths: Collection[str]) -> int:
         """Mark files as deleted and close queued jobs whose content no file holds any more.

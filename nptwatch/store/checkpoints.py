@@ -6,10 +6,11 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, literal, select
+from sqlalchemy import Text, case, func, literal, select, type_coerce
 from sqlalchemy.orm import aliased
 
 from nptwatch.settings import FULL
+from nptwatch.store.host_path import paths_of
 from nptwatch.store.names import best_first, numbered_step
 from nptwatch.store.records import FileState, HistoryRow, JobState, KeptState
 from nptwatch.store.tables import MAX_ID, Checkpoint, File, Job, KeptCheckpoint, Result, Run
@@ -187,8 +188,9 @@ def named_rows(connection: Connection, path_or_id: str) -> list[HistoryRow]:
     if _is_id(path_or_id):
         return checkpoint_rows(connection, Job.id == int(path_or_id))
     real = os.path.realpath(path_or_id)
-    file = (File.run_id.in_(_runs_above(real)), _at(File.path, real))
-    named = (Checkpoint.run_id.in_(_runs_above(real)), _at(Checkpoint.path, real))
+    name = paths_of(connection.dialect).stored(real)
+    file = (File.run_id.in_(_runs_above(name)), _at(File.path, name))
+    named = (Checkpoint.run_id.in_(_runs_above(name)), _at(Checkpoint.path, name))
     held = select(File.checkpoint_id).where(*file, File.checkpoint_id.is_not(None))
     rows = checkpoint_rows(connection, latest_job(), Checkpoint.id.in_(held))
     rows = rows or checkpoint_rows(connection, latest_job(), Checkpoint.id.in_(_kept_at(real)))
@@ -202,21 +204,23 @@ def find_contents(connection: Connection, path_or_id: str) -> Sequence[int]:
         by_number = select(Job.checkpoint_id).where(Job.id == int(path_or_id))
         return connection.scalars(by_number).all()
     real = os.path.realpath(path_or_id)
-    at = (File.run_id.in_(_runs_above(real)), _at(File.path, real))
+    name = paths_of(connection.dialect).stored(real)
+    at = (File.run_id.in_(_runs_above(name)), _at(File.path, name))
     by_path = select(File.checkpoint_id).where(*at, File.checkpoint_id.is_not(None)).distinct()
     found = [each for each in connection.scalars(by_path).all() if each is not None]
     return found or connection.scalars(_kept_at(real)).all()
 
 
 def _kept_at(path: str) -> Select[int]:
-    """Find the checkpoint that is kept at a path."""
+    """Find the checkpoint that is kept at a path of this host."""
     return select(KeptCheckpoint.checkpoint_id).where(_at(KeptCheckpoint.path, path))
 
 
-def _runs_above(path: str) -> Select[int]:
-    """Select the runs that a path can belong to: runs are few, files are many."""
-    begins = func.substr(literal(path), 1, func.length(Run.path) + 1)
-    return select(Run.id).where((Run.path == path) | (begins == Run.path + "/"))
+def _runs_above(stored: str) -> Select[int]:
+    """Select the runs that a stored path can belong to: runs are few, files are many."""
+    run_path = type_coerce(Run.path, Text)
+    begins = func.substr(literal(stored), 1, func.length(run_path) + 1)
+    return select(Run.id).where((run_path == stored) | (begins == run_path + "/"))
 
 
 def _is_id(text: str) -> bool:
@@ -224,11 +228,10 @@ def _is_id(text: str) -> bool:
 
 
 def _at(
-    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None], path: str
+    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None], stored: str
 ) -> ColumnElement[bool]:
-    """Match a file, or the files directly in a folder."""
-    folder = path.rstrip("/") + "/"
-    return (column == path) | (
-        column.startswith(folder, autoescape=True)
-        & ~func.substr(column, len(folder) + 1).contains("/")
+    """Match a file, or the files directly in a folder, by what the column holds."""
+    held, folder = type_coerce(column, Text), stored.rstrip("/") + "/"
+    return (held == stored) | (
+        held.startswith(folder, autoescape=True) & ~func.substr(held, len(folder) + 1).contains("/")
     )

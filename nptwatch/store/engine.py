@@ -14,9 +14,11 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nptwatch.errors import ConfigError, DatabaseError
+from nptwatch.paths import PathMap
 from nptwatch.store.faults import UPGRADE, explain, is_read_only
 from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
 from nptwatch.store.handles import Handles
+from nptwatch.store.host_path import translate_by
 from nptwatch.store.postgres import (
     Patience,
     connect_arguments,
@@ -52,6 +54,7 @@ class Database:
         statement_timeout_seconds: how long Postgres may take over one statement.
         connect_timeout_seconds: how long Postgres may take to answer.
         application: what its administrator sees in pg_stat_activity.
+        paths: what this host calls the database's folders.
 
     Raises:
         ConfigError: the URL is not usable, the folder cannot be made or written to, or a SQLite
@@ -66,6 +69,7 @@ class Database:
         statement_timeout_seconds: float = 60.0,
         connect_timeout_seconds: float = 10.0,
         application: str = "nptwatch",
+        paths: PathMap | None = None,
     ) -> None:
         parsed = _parse(url)
         self.safe_url = parsed.render_as_string(hide_password=True)
@@ -88,6 +92,8 @@ class Database:
             msg = f"database {self.safe_url}: its driver cannot be loaded: {exc}"
             raise ConfigError(msg) from exc
         self._handles = Handles(self.engine)
+        self.paths = paths or PathMap()
+        translate_by(self.engine.dialect, self.paths)
         if self.path is not None:
             event.listen(self.engine, "connect", self._set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -110,6 +116,7 @@ class Database:
             statement_timeout_seconds=settings.database.statement_timeout_seconds,
             connect_timeout_seconds=settings.database.connect_timeout_seconds,
             application=application,
+            paths=settings.paths,
         )
 
     @contextmanager

@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import exists, func, select
 
 from nptwatch.store.engine import insert_into
+from nptwatch.store.host_path import paths_of
 from nptwatch.store.jsons import json_of
 from nptwatch.store.news import RECOVERED, Told
 from nptwatch.store.records import OutboxState
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _EVENTS = UUID("6e9a3c1e-5d0f-4c52-9d3b-6b1f7c0a4e21")
 """Namespace of event ids: the same event has the same id on every host and after every restart."""
 
+_PATHS = frozenset({"run_path", "path"})
+"""What of a payload is a path."""
+
 
 def event_id(run_path: str, kind: str, subject: str) -> str:
     """Give the id by which an event is raised once, and receivers drop repeated deliveries."""
@@ -38,8 +42,15 @@ def raise_event(
     at: datetime,
     change_id: int | None = None,
 ) -> int | None:
-    """Store an event with its messages; give how many. None: it was raised before."""
-    run_path = connection.scalar(select(Run.path).where(Run.id == run_id)) or ""
+    """Store an event with its messages; give how many. None: it was raised before.
+
+    It names paths as the database does, whichever host raises it: its receivers are anywhere.
+    """
+    paths = paths_of(connection.dialect)
+    run_path = paths.stored(connection.scalar(select(Run.path).where(Run.id == run_id)) or "")
+    payload = json_of(event.payload)
+    for name in _PATHS & payload.keys():
+        payload[name] = payload[name] and paths.stored(payload[name])
     row_id = connection.scalar(
         insert_into(connection, EventRow)
         .values(
@@ -48,7 +59,7 @@ def raise_event(
             run_id=run_id,
             change_id=change_id,
             subject=event.subject,
-            payload=json_of(event.payload),
+            payload=payload,
             late=event.late,
             at=at,
         )

@@ -7,18 +7,22 @@ question is asked in plain SQL. The answers are those of Queue, Workers, History
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from nptwatch.store.labels import Waiting, offer_of
 from nptwatch.store.migrate import head
 from nptwatch.store.records import ChangeRow, JobState, RunRow, WorkerRow, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from nptwatch.paths import PathMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,7 @@ class Glance:
 
     queue: Mapping[JobState, int]
     oldest_queued_at: datetime | None
+    waiting: list[Waiting]
     workers: list[WorkerRow]
     runs: list[RunRow]
     changes: list[ChangeRow]
@@ -47,9 +52,18 @@ _OLDEST = "SELECT min(created_at) FROM jobs WHERE state = 'queued'"
 _PENDING = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')"
 
 _WORKERS = """
-    SELECT worker_id, host, pid, device, state, job_id, base_model, jobs_done, started_at, seen_at
+    SELECT worker_id, host, pid, device, state, job_id, base_model, offer, jobs_done, started_at,
+        seen_at
     FROM workers WHERE state IN ('starting', 'idle', 'loading', 'busy') AND seen_at >= ?
     ORDER BY started_at DESC, worker_id
+"""
+
+_WAITING = """
+    SELECT jobs.base_model, jobs.min_gpu_mib, runs.path AS run_path, runs.root AS run_root,
+        count(*) AS jobs, min(jobs.created_at) AS oldest_at
+    FROM jobs JOIN runs ON runs.id = jobs.run_id WHERE jobs.state = 'queued'
+    GROUP BY jobs.base_model, jobs.min_gpu_mib, runs.path, runs.root
+    ORDER BY jobs.base_model, jobs.min_gpu_mib, runs.path, runs.root
 """
 
 _RUNS = """
@@ -68,7 +82,13 @@ _CHANGES = """
 
 
 def glance_at(
-    file: Path, *, now: datetime, silent_seconds: float, changes: int, busy_seconds: float
+    file: Path,
+    *,
+    now: datetime,
+    silent_seconds: float,
+    changes: int,
+    busy_seconds: float,
+    paths: PathMap,
 ) -> Glance | None:
     """Read an SQLite database in one snapshot; None: it cannot be read so, ask the stores.
 
@@ -76,6 +96,7 @@ def glance_at(
         silent_seconds: a worker not heard of for so long is not at work.
         changes: how many status changes to give, the last one first.
         busy_seconds: how long a locked database is waited for.
+        paths: what this host calls the database's folders.
     """
     since = (now - timedelta(seconds=silent_seconds)).astimezone(UTC)
     try:
@@ -94,13 +115,15 @@ def glance_at(
             return Glance(
                 queue={state: depth.get(state.value, 0) for state in JobState},
                 oldest_queued_at=_time(connection.execute(_OLDEST).fetchone()[0]),
+                waiting=[Waiting(**_typed(row, paths)) for row in connection.execute(_WAITING)],
                 workers=[
-                    WorkerRow(**_typed(row) | {"state": WorkerState(row["state"])})
+                    _worker(row, paths)
                     for row in connection.execute(_WORKERS, [since.strftime(_STORED)])
                 ],
-                runs=[RunRow(**_typed(row)) for row in connection.execute(_RUNS)],
+                runs=[RunRow(**_typed(row, paths)) for row in connection.execute(_RUNS)],
                 changes=[
-                    ChangeRow(**_typed(row)) for row in connection.execute(_CHANGES, [changes])
+                    ChangeRow(**_typed(row, paths))
+                    for row in connection.execute(_CHANGES, [changes])
                 ],
                 pending_alerts=connection.execute(_PENDING).fetchone()[0],
             )
@@ -111,12 +134,24 @@ def glance_at(
 _STORED = "%Y-%m-%d %H:%M:%S.%f"
 """How SQLAlchemy writes times on SQLite; sorts as text."""
 
-_TIMES = frozenset({"status_since", "measured_at", "started_at", "seen_at", "at"})
+_TIMES = frozenset({"status_since", "measured_at", "started_at", "seen_at", "at", "oldest_at"})
+_PATHS = frozenset({"path", "run_path", "run_root", "checkpoint_path", "base_model"})
 
 
-def _typed(row: sqlite3.Row) -> dict[str, Any]:  # Any: columns
+def _worker(row: sqlite3.Row, paths: PathMap) -> WorkerRow:
+    offer = offer_of(json.loads(row["offer"]), paths.here)
+    about = {"state": WorkerState(row["state"]), "offer": offer}
+    return WorkerRow(**_typed(row, paths) | about)
+
+
+def _typed(row: sqlite3.Row, paths: PathMap) -> dict[str, Any]:  # Any: columns
     values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - a Row iterates over values
-    return {key: _time(value) if key in _TIMES else value for key, value in values.items()}
+    for key, value in values.items():
+        if key in _TIMES:
+            values[key] = _time(value)
+        elif key in _PATHS and value is not None:
+            values[key] = paths.here(value)
+    return values
 
 
 def _time(text: str | None) -> datetime | None:

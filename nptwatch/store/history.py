@@ -15,6 +15,7 @@ from nptwatch.store.checkpoints import (
     one_per_content,
 )
 from nptwatch.store.engine import utc_now
+from nptwatch.store.host_path import report_here
 from nptwatch.store.keys import HistoryKey
 from nptwatch.store.paging import Page, checkpoint_ids
 from nptwatch.store.records import ChangeRow
@@ -117,7 +118,8 @@ class History:
         """Give full reports, by result."""
         query = select(Result.id, Result.details).where(Result.id.in_(list(result_ids)))
         with self._database.read() as connection:
-            return {row.id: row.details for row in connection.execute(query)}
+            rows = connection.execute(query).all()
+            return {row.id: report_here(connection, row.details) for row in rows}
 
     def show(self, path_or_id: str) -> tuple[HistoryRow, dict[str, Any] | None]:  # Any: free JSON
         """Find one checkpoint with its full report.
@@ -145,7 +147,7 @@ class History:
             if row.result_id is None:
                 return row, None
             details = select(Result.details).where(Result.id == row.result_id)
-            return row, connection.execute(details).scalar_one()
+            return row, report_here(connection, connection.execute(details).scalar_one())
 
     def changes(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, func, or_, select, union_all
 
 from nptwatch.store.keys import JobKey
+from nptwatch.store.labels import Waiting
 from nptwatch.store.records import JobRow, JobState
 from nptwatch.store.tables import Checkpoint, Job, Run
 
@@ -34,6 +35,10 @@ _JOB_ROWS = (
         Job.worker_id,
         Job.created_at,
         Job.updated_at,
+        Job.base_model,
+        Job.min_gpu_mib,
+        Run.path.label("run_path"),
+        Run.root.label("run_root"),
     )
     .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
     .join(Run, Run.id == Job.run_id)
@@ -54,6 +59,26 @@ def job_counts(connection: Connection) -> dict[JobState, int]:
         JobState.DONE: int(done or 0),
         **{row[0]: row[1] for row in rows},
     }
+
+
+def waiting_jobs(connection: Connection) -> list[Waiting]:
+    """Count the queued jobs by what they need of a worker."""
+    labels = (Job.base_model, Job.min_gpu_mib, Run.path, Run.root)
+    query = (
+        select(
+            Job.base_model,
+            Job.min_gpu_mib,
+            Run.path.label("run_path"),
+            Run.root.label("run_root"),
+            func.count().label("jobs"),
+            func.min(Job.created_at).label("oldest_at"),
+        )
+        .join(Run, Run.id == Job.run_id)
+        .where(Job.state == JobState.QUEUED)
+        .group_by(*labels)
+        .order_by(*labels)
+    )
+    return [Waiting(**row) for row in connection.execute(query).mappings()]
 
 
 def job_rows(

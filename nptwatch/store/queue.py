@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import func, select, update
 
 from nptwatch.store.asking import OTHER_SETTINGS, ask, ask_by
-from nptwatch.store.claiming import claim_of, claim_statement
+from nptwatch.store.claiming import claim_by, claim_of, waits_for
 from nptwatch.store.engine import utc_now
+from nptwatch.store.labels import ANYTHING, Offer, Waiting
 from nptwatch.store.leases import (
     Failure,
     change_leased,
@@ -18,7 +19,7 @@ from nptwatch.store.leases import (
     requeue,
     take_back,
 )
-from nptwatch.store.listing import job_counts, job_rows
+from nptwatch.store.listing import job_counts, job_rows, waiting_jobs
 from nptwatch.store.newest import flag_newest
 from nptwatch.store.postgres import lock_runs, tell_workers
 from nptwatch.store.recording import (
@@ -59,23 +60,41 @@ class Queue:
     def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
         self._database = database
         self._clock = clock
-        self._claim = claim_statement()
 
-    def claim(self, worker_id: str, *, lease_seconds: float) -> Claim | None:
-        """Lease the next job that is due, a run's newest before older ones; None: there is none."""
+    def claim(
+        self,
+        worker_id: str,
+        *,
+        lease_seconds: float,
+        offer: Offer = ANYTHING,
+        held: str | None = None,
+    ) -> Claim | None:
+        """Lease the next job that is due and fits; None: there is none.
+
+        The more urgent first; of these a run's newest before older ones; of these those of the
+        base that the worker holds; of these the last written.
+
+        Args:
+            offer: what the worker takes jobs by.
+            held: the base that it has in memory; None: it prefers none.
+        """
+        statement, about = claim_by(offer, held, self._database.paths)
         with self._database.each_alone() as connection:
             now = self._clock()  # not before others let us in: what they queued is due by now
             until = now + timedelta(seconds=lease_seconds)
-            job_id = connection.scalar(
-                self._claim, {"now": now, "worker": worker_id, "until": until}
-            )
+            about |= {"now": now, "worker": worker_id, "until": until}
+            job_id = connection.scalar(statement, about)
             return None if job_id is None else claim_of(connection, job_id)
 
-    def has_queued(self) -> bool:
-        """Tell whether any job waits, due or not."""
+    def has_queued(self, offer: Offer = ANYTHING) -> bool:
+        """Say whether any job that fits waits for a worker, be it for later.
+
+        Args:
+            offer: what the worker takes jobs by.
+        """
+        statement, about = waits_for(offer, self._database.paths)
         with self._database.read() as connection:
-            waits = exists().where(Job.state == JobState.QUEUED)
-            return bool(connection.scalar(select(waits)))
+            return bool(connection.scalar(statement, about))
 
     def heartbeat(self, job_id: int, worker_id: str, *, lease_seconds: float) -> bool:
         """Renew the lease; False: it is lost, and so is what the worker does with the job."""
@@ -389,6 +408,11 @@ class Queue:
         """Count the jobs in each state, zeros included."""
         with self._database.read() as connection:
             return job_counts(connection)
+
+    def waiting(self) -> list[Waiting]:
+        """Count the queued jobs by what they need of a worker."""
+        with self._database.read() as connection:
+            return waiting_jobs(connection)
 
     def oldest_queued_at(self) -> datetime | None:
         """Give when the job that waits longest was made."""

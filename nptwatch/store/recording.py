@@ -14,6 +14,7 @@ from nptwatch.settings import FULL, QUICK
 from nptwatch.store.asking import Wish, put_job, supersede_others
 from nptwatch.store.engine import insert_into
 from nptwatch.store.events import raise_event
+from nptwatch.store.host_path import report_stored
 from nptwatch.store.jsons import finite, json_of
 from nptwatch.store.kept import want
 from nptwatch.store.newest import is_older
@@ -37,6 +38,7 @@ _NO_STATUS = "UNLOADABLE"
 
 def store_result(connection: Connection, claim: Claim, measured: Measured) -> int:
     """Insert a result, or give the one that is already there for the same key."""
+    details = report_stored(connection, json_of(measured.details))
     key = {
         "fingerprint": claim.fingerprint,
         "profile": claim.profile,
@@ -46,7 +48,7 @@ def store_result(connection: Connection, claim: Claim, measured: Measured) -> in
     values = {item.name: finite(getattr(measured, item.name)) for item in fields(Measured)}
     insert = (
         insert_into(connection, Result)
-        .values(**{**values, **key, "details": json_of(measured.details)})
+        .values(**{**values, **key, "details": details})
         .on_conflict_do_nothing()
         .returning(Result.id)
     )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from nptwatch.store.labels import Offer
+
 Clock: TypeAlias = "Callable[[], datetime]"
 """Gives the time now, aware and in UTC."""
 
@@ -105,12 +107,14 @@ class WholeFile:
         fingerprint: content identity, equal for copies.
         step: training step, or None where nobody says.
         base_model: name or folder of the base model, or None where nobody says.
+        min_gpu_mib: GPU memory that a worker must have for it; None: any.
     """
 
     file: SeenFile
     fingerprint: str
     step: int | None
     base_model: str | None
+    min_gpu_mib: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +124,12 @@ class Request:
     Attributes:
         profile: "quick" or "full".
         settings_hash: of everything that changes the numbers, diagnostics version included.
+        base_model: what it is measured against, whatever the checkpoint names; None: that.
     """
 
     profile: str
     settings_hash: str
+    base_model: str | None = None
 
 
 class Urgency(IntEnum):
@@ -225,6 +231,8 @@ class Claim:
     Attributes:
         paths: existing paths with this content, the numbered step first.
         attempts: failures counted so far.
+        run_root: the watched root that the run was found below.
+        kept_by: the host that has the last of the paths in its state folder; None: none has.
     """
 
     job_id: int
@@ -240,6 +248,8 @@ class Claim:
     profile: str
     settings_hash: str
     attempts: int
+    run_root: str
+    kept_by: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -479,6 +489,7 @@ class WorkerRow:
     state: WorkerState
     job_id: int | None
     base_model: str | None
+    offer: Offer
     jobs_done: int
     started_at: datetime
     seen_at: datetime
@@ -502,6 +513,10 @@ class JobRow:
     worker_id: str | None
     created_at: datetime
     updated_at: datetime
+    base_model: str | None
+    min_gpu_mib: int | None
+    run_path: str
+    run_root: str
 
     @property
     def key(self) -> JobKey:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from sqlalchemy import case, column, func, select, table
+from sqlalchemy import Text, case, column, func, select, table, type_coerce
 
 from nptwatch.errors import ConfigError
 from nptwatch.store.checkpoints import checkpoint_rows, latest_job, one_per_content
+from nptwatch.store.host_path import HostPath
 from nptwatch.store.records import NEVER_BEST, RunRow
 from nptwatch.store.tables import Checkpoint, Run, UtcDateTime
 
@@ -25,9 +26,11 @@ MEASURES: tuple[Measure, ...] = ("mse", "cosine", "kl")
 
 _LATEST = table(
     "v_latest",
-    *(column(name) for name in ("run_id", "run", "run_path", "status", "checkpoints", "done")),
-    *(column(name) for name in ("open_jobs", "failed", "step", "path", "state", "profile")),
+    *(column(name) for name in ("run_id", "run", "status", "checkpoints", "done")),
+    *(column(name) for name in ("open_jobs", "failed", "step", "state", "profile")),
     *(column(name) for name in ("grade", "mse", "cosine", "best_mse", "best_step")),
+    column("run_path", HostPath()),
+    column("path", HostPath()),
     column("status_since", UtcDateTime()),
     column("measured_at", UtcDateTime()),
 )
@@ -44,11 +47,14 @@ _HISTORY = table(
 def find_run(connection: Connection, wanted: str) -> int:
     """Find a run by its name, its path, or the end of its path where that is unique.
 
+    The path as this host calls it, or as the database does: alerts name it so.
+
     Raises:
         ConfigError: there is none, or several; lists names that come close.
     """
     tail = "/" + wanted.strip("/")
-    ends = func.substr(Run.path, func.length(Run.path) - len(tail) + 1) == tail
+    path = type_coerce(Run.path, Text)
+    ends = func.substr(path, func.length(path) - len(tail) + 1) == tail
     for test in (Run.name == wanted, Run.path.in_([wanted, os.path.realpath(wanted)]), ends):
         query = select(Run.id, Run.path).where(test).order_by(Run.name, Run.path)
         found = connection.execute(query).all()

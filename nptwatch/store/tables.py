@@ -1,7 +1,8 @@
 """The tables, typed. Invariants are constraints here; the migrations hold the same, by hand.
 
 Times are aware UTC. Enums are strings with a named CHECK, so that a new value is one migration on
-SQLite and Postgres alike. `jobs` repeats what the claim sorts by, so that one index answers it.
+SQLite and Postgres alike. `jobs` repeats what the claim sorts by and
+chooses by, so that one index answers it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from nptwatch.store.host_path import HostPath
 from nptwatch.store.records import FileState, JobState, KeptState, OutboxState, WorkerState
 
 if TYPE_CHECKING:
@@ -144,9 +146,9 @@ class Run(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    path: Mapped[str]
+    path: Mapped[str] = mapped_column(HostPath)
     name: Mapped[str]
-    root: Mapped[str]
+    root: Mapped[str] = mapped_column(HostPath)
     created_at: Mapped[datetime]
     status: Mapped[str | None] = mapped_column(String(16))
     status_since: Mapped[datetime | None]
@@ -170,11 +172,12 @@ class Checkpoint(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     fingerprint: Mapped[str] = mapped_column(String(128))
-    path: Mapped[str]
+    path: Mapped[str] = mapped_column(HostPath)
     step: Mapped[int | None] = mapped_column(BigInteger)
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    base_model: Mapped[str | None]
+    base_model: Mapped[str | None] = mapped_column(HostPath)
+    min_gpu_mib: Mapped[int | None]
     first_seen_at: Mapped[datetime]
 
 
@@ -196,8 +199,8 @@ class File(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     checkpoint_id: Mapped[int | None] = mapped_column(ForeignKey("checkpoints.id"))
-    path: Mapped[str]
-    root: Mapped[str]
+    path: Mapped[str] = mapped_column(HostPath)
+    root: Mapped[str] = mapped_column(HostPath)
     state: Mapped[FileState]
     reason: Mapped[str | None]
     signature: Mapped[str] = mapped_column(String(128))
@@ -262,6 +265,12 @@ class Job(Base):
         CheckConstraint("attempts >= 0", name="attempts_counted"),
         # read backwards
         Index("ix_jobs_claim", "state", "urgency", "newest", "mtime_ns", "order_step", "id"),
+        Index(
+            "ix_jobs_claim_base",
+            *("base_model", "urgency", "newest", "mtime_ns", "order_step", "id"),
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
         Index(None, "state", "updated_at"),
         Index(None, "run_id", "state", "updated_at"),
         _where_known("run_id", "mse"),
@@ -280,6 +289,8 @@ class Job(Base):
     newest: Mapped[bool]
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     order_step: Mapped[int] = mapped_column(BigInteger)
+    base_model: Mapped[str | None] = mapped_column(HostPath)
+    min_gpu_mib: Mapped[int | None]
     available_at: Mapped[datetime]
     worker_id: Mapped[str | None] = mapped_column(String(255))
     leased_until: Mapped[datetime | None]
@@ -300,7 +311,7 @@ class StatusChangeRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
-    path: Mapped[str]
+    path: Mapped[str] = mapped_column(HostPath)
     step: Mapped[int | None] = mapped_column(BigInteger)
     old: Mapped[str | None] = mapped_column(String(16))
     new: Mapped[str] = mapped_column(String(16))
@@ -408,7 +419,8 @@ class Worker(Base):
     device: Mapped[str] = mapped_column(String(64))
     state: Mapped[WorkerState]
     job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
-    base_model: Mapped[str | None]
+    base_model: Mapped[str | None] = mapped_column(HostPath)
+    offer: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # Any: free JSON
     jobs_done: Mapped[int]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]

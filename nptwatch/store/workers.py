@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, select, update
 
 from nptwatch.store.engine import insert_into, utc_now
+from nptwatch.store.labels import Offer, offer_of, stored_offer
 from nptwatch.store.records import WorkerRow, WorkerState
 from nptwatch.store.tables import Worker
 
 if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
     from nptwatch.store.engine import Database
     from nptwatch.store.records import Clock
 
@@ -23,6 +26,7 @@ _ROWS = select(
     Worker.state,
     Worker.job_id,
     Worker.base_model,
+    Worker.offer,
     Worker.jobs_done,
     Worker.started_at,
     Worker.seen_at,
@@ -42,8 +46,14 @@ class Workers:
         self._database = database
         self._clock = clock
 
-    def register(self, worker_id: str, host: str, pid: int, device: str) -> None:
-        """Enter a worker that starts; one of the same name starts anew."""
+    def register(
+        self, worker_id: str, host: str, pid: int, device: str, offer: Offer | None = None
+    ) -> None:
+        """Enter a worker that starts; one of the same name starts anew.
+
+        Args:
+            offer: what it takes jobs by; None: it takes all.
+        """
         now = self._clock()
         values: dict[str, Any] = {  # Any: as SQLAlchemy takes it
             "host": host,
@@ -52,6 +62,7 @@ class Workers:
             "state": WorkerState.STARTING,
             "job_id": None,
             "base_model": None,
+            "offer": self._stored(offer or Offer()),
             "jobs_done": 0,
             "started_at": now,
             "seen_at": now,
@@ -71,6 +82,7 @@ class Workers:
         job_id: int | None = None,
         base_model: str | None = None,
         jobs_done: int | None = None,
+        offer: Offer | None = None,
     ) -> None:
         """Say that a worker lives and what it does.
 
@@ -78,6 +90,7 @@ class Workers:
             job_id: what it measures; None: nothing.
             base_model: what it has loaded; None: as said before.
             jobs_done: since it started; None: as said before.
+            offer: what it takes jobs by now; None: as said before.
         """
         values: dict[str, Any] = {  # Any: as SQLAlchemy takes it
             "state": WorkerState(state),
@@ -88,6 +101,8 @@ class Workers:
             values["base_model"] = base_model
         if jobs_done is not None:
             values["jobs_done"] = jobs_done
+        if offer is not None:
+            values["offer"] = self._stored(offer)
         with self._database.begin() as connection:
             connection.execute(update(Worker).where(Worker.worker_id == worker_id).values(**values))
 
@@ -109,9 +124,16 @@ class Workers:
         since = self._clock() - timedelta(seconds=since_seconds)
         query = _ROWS.where(Worker.seen_at >= since, Worker.state.in_(_AT_WORK))
         with self._database.read() as connection:
-            return [WorkerRow(**row) for row in connection.execute(query).mappings()]
+            return [self._row(row) for row in connection.execute(query).mappings()]
 
     def rows(self) -> list[WorkerRow]:
         """List all workers, the last started first."""
         with self._database.read() as connection:
-            return [WorkerRow(**row) for row in connection.execute(_ROWS).mappings()]
+            return [self._row(row) for row in connection.execute(_ROWS).mappings()]
+
+    def _stored(self, offer: Offer) -> dict[str, Any]:  # Any: free JSON
+        return stored_offer(offer, self._database.paths.stored)
+
+    def _row(self, row: RowMapping) -> WorkerRow:
+        offer = offer_of(row["offer"], self._database.paths.here)
+        return WorkerRow(**{**row, "offer": offer})

@@ -16,6 +16,8 @@ from nptwatch.store.records import SeenFile
 from nptwatch.watch.listings import Listings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nptwatch.settings import WatchSettings
     from nptwatch.watch.listings import Listing
 
@@ -51,6 +53,11 @@ class Sweep:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
+def everything(_path: str) -> bool:
+    """Leave nothing out."""
+    return True
+
+
 class Finder:
     """Walks the roots; holds which names are weights and which paths are left out.
 
@@ -58,8 +65,11 @@ class Finder:
     checkpoint-500` adds nothing and a link cannot make a loop. A file's identity is its real path.
     """
 
-    def __init__(self, settings: WatchSettings) -> None:
+    def __init__(
+        self, settings: WatchSettings, is_named: Callable[[str], bool] = everything
+    ) -> None:
         self._settings = settings
+        self._is_named = is_named
         self._include = PathGlobs(settings.include)
         self._exclude = PathGlobs(settings.exclude)
         self._links: dict[str, str] = {}
@@ -213,6 +223,9 @@ class Finder:
         signature = _signature(found)
         if before is None or (before.signature, before.path) != (signature, real):
             before = self._seen(sweep, path, real, found)
+        if not (self._is_named(real) and self._is_named(before.run_path)):
+            sweep.skipped[path] = f"{real} has no name in the database: add it to path_map"
+            return before
         sweep.files[real] = before
         return before
 

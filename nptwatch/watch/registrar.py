@@ -26,12 +26,17 @@ BATCH = 100
 log = structlog.get_logger(__name__)
 
 
+def no_minimum(_run_name: str, _base_model: str | None) -> None:
+    """Let jobs need no GPU memory."""
+
+
 class Registrar:
     """Writes notes, admissions and deletions; every method may raise DatabaseError.
 
     Args:
         name_seconds: for how long a checkpoint whose base nobody names is asked for it again.
         on_queued: called after a job was queued.
+        min_gpu_mib: GPU memory that jobs of a run (its name) and base need.
     """
 
     def __init__(
@@ -41,11 +46,13 @@ class Registrar:
         request: Request,
         name_seconds: float,
         on_queued: Callable[[], None],
+        min_gpu_mib: Callable[[str, str | None], int | None] = no_minimum,
     ) -> None:
         self._catalog = catalog
         self._request = request
         self._name_seconds = name_seconds
         self._on_queued = on_queued
+        self._min_gpu_mib = min_gpu_mib
         self._nameless: dict[str, float] = {}
         self._again: deque[Track] = deque()
         self.counts: Counter[str] = Counter()
@@ -70,7 +77,7 @@ class Registrar:
         Args:
             found: tracks with the fingerprints of their files.
         """
-        wholes = [_whole(track, fingerprint) for track, fingerprint in found]
+        wholes = [self._whole(track, fingerprint) for track, fingerprint in found]
         if not wholes:
             return
         admissions = self._catalog.admit_all(wholes, self._request)
@@ -83,6 +90,20 @@ class Registrar:
             tell(f"checkpoint_{admission}", run=file.run_name, step=whole.step, path=file.path)
         if Admission.QUEUED in admissions:
             self._on_queued()
+
+    def _whole(self, track: Track, fingerprint: str) -> WholeFile:
+        """Read beside a file what its step and base are."""
+        file = track.file
+        path = Path(file.path)
+        track.config = config_stamp(file.run_path)
+        base_model = base_model_of(path, Path(file.run_path))
+        return WholeFile(
+            file=file,
+            fingerprint=fingerprint,
+            step=step_of(path),
+            base_model=base_model,
+            min_gpu_mib=self._min_gpu_mib(file.run_name, base_model),
+        )
 
     def gone(self, paths: Collection[str]) -> None:
         """Store that files were deleted."""
@@ -139,19 +160,6 @@ class Registrar:
             self._nameless.setdefault(file.path, time.monotonic() + self._name_seconds)
         else:
             self._nameless.pop(file.path, None)
-
-
-def _whole(track: Track, fingerprint: str) -> WholeFile:
-    """Read beside a file what its step and base are."""
-    file = track.file
-    path = Path(file.path)
-    track.config = config_stamp(file.run_path)
-    return WholeFile(
-        file=file,
-        fingerprint=fingerprint,
-        step=step_of(path),
-        base_model=base_model_of(path, Path(file.run_path)),
-    )
 
 
 def config_stamp(run_path: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nptwatch.errors import CheckpointDeletedError
 from nptwatch.npt.files import step_of, step_of_folder
 from nptwatch.store.records import FileState
-from nptwatch.watch.discovery import Finder
+from nptwatch.watch.discovery import Finder, everything
 from nptwatch.watch.readiness import decide, look_at, patience_of
 
 if TYPE_CHECKING:
@@ -60,15 +60,18 @@ _ACTIONS = {
 
 
 def survey(
-    settings: WatchSettings, known: Callable[[str], dict[str, KnownFile]] | None = None
+    settings: WatchSettings,
+    known: Callable[[str], dict[str, KnownFile]] | None = None,
+    is_named: Callable[[str], bool] = everything,
 ) -> list[Verdict]:
     """Look at everything once; write nothing.
 
     Args:
         known: what the database knows below a root (`Catalog.known_files`); None: nothing.
+        is_named: whether the database has a name for a real path of this host.
     """
     verdicts: list[Verdict] = []
-    for sweep in Finder(settings).sweep():
+    for sweep in Finder(settings, is_named).sweep():
         if sweep.unreachable is not None:
             verdicts.append(_skipped(sweep.root, f"root cannot be listed: {sweep.unreachable}"))
         verdicts.extend(_skipped(path, why) for path, why in sweep.skipped.items())

@@ -17,12 +17,12 @@ import structlog
 
 from nptwatch.errors import CheckpointDeletedError, DatabaseError
 from nptwatch.store.records import Admission, FileState
-from nptwatch.watch.discovery import Finder, is_gone, unreachable
+from nptwatch.watch.discovery import Finder, everything, is_gone, unreachable
 from nptwatch.watch.ledger import Ledger
 from nptwatch.watch.mailbox import Mailbox
 from nptwatch.watch.observer import make_observer
 from nptwatch.watch.readiness import decide, look_at, patience_of
-from nptwatch.watch.registrar import BATCH, Registrar
+from nptwatch.watch.registrar import BATCH, Registrar, no_minimum
 from nptwatch.watch.survey import Action, Verdict, survey
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Watcher:
         canary_dir: folder of nptwatch's own; nothing is ever written below the roots.
         on_queued: called after a job was queued.
         clock: wall-clock time.
+        is_named: whether the database has a name for a real path of this host.
+        min_gpu_mib: GPU memory that jobs of a run (its name) and base need.
     """
 
     def __init__(
@@ -94,6 +96,8 @@ class Watcher:
         canary_dir: Path,
         on_queued: Callable[[], None] = _nothing,
         clock: Callable[[], datetime] = _utc_now,
+        is_named: Callable[[str], bool] = everything,
+        min_gpu_mib: Callable[[str, str | None], int | None] = no_minimum,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -103,8 +107,9 @@ class Watcher:
             request=request,
             name_seconds=settings.unloadable_after_seconds,
             on_queued=on_queued,
+            min_gpu_mib=min_gpu_mib,
         )
-        self._finder = Finder(settings)
+        self._finder = Finder(settings, is_named)
         self._mailbox = Mailbox()
         self._observer = make_observer(
             settings.observer,

@@ -22,7 +22,7 @@ from nptwatch.errors import (
     OutOfMemoryError,
 )
 from nptwatch.npt.files import fingerprint
-from nptwatch.store.records import JobState, Request, WorkerState
+from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.outcomes import (
     GONE,
     OVERWRITTEN,
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from nptwatch.settings import WorkerSettings
     from nptwatch.store.queue import Queue
-    from nptwatch.store.records import Claim, Measured
+    from nptwatch.store.records import Claim, Measured, Request
+    from nptwatch.worker.sight import Sight
 
 NOT_WHOLE_DELAY_SECONDS = 30.0
 """A young file that is not whole is looked at again after at most so long."""
@@ -93,7 +94,8 @@ class Diagnosis:
     """Turns claims into outcomes; every error has its place here.
 
     Args:
-        settings_hash: identifies how this worker measures a profile.
+        request: gives how this worker measures a profile.
+        sight: tells files that are gone from those that this host does not see.
     """
 
     def __init__(
@@ -102,13 +104,15 @@ class Diagnosis:
         queue: Queue,
         diagnoser: Diagnoser,
         settings: WorkerSettings,
-        settings_hash: Callable[[str], str],
+        request: Callable[[str], Request],
         unloadable_after_seconds: float,
+        sight: Sight,
         clock: Callable[[], datetime],
     ) -> None:
         self._queue = queue
         self._diagnoser = diagnoser
-        self._settings_hash = settings_hash
+        self._request = request
+        self._sight = sight
         self._unloadable_after_seconds = unloadable_after_seconds
         self._clock = clock
         first = max(settings.retry_delay_seconds, LEAST_DELAY_SECONDS)
@@ -137,9 +141,9 @@ class Diagnosis:
 
     def _diagnose(self, claim: Claim, tell: Callable[[WorkerState], None]) -> Outcome:
         """Measure the first of the claim's files that can be read: one may be damaged, or go."""
-        in_force = self._settings_hash(claim.profile)
-        if claim.settings_hash != in_force:
-            return AskAgain(request=Request(profile=claim.profile, settings_hash=in_force))
+        in_force = self._request(claim.profile)
+        if claim.settings_hash != in_force.settings_hash:
+            return AskAgain(request=in_force)
         failed: dict[Path, CheckpointError] = {}
         while isinstance(found := self._find(claim, failed), Path):
             try:
@@ -184,8 +188,26 @@ class Diagnosis:
             except CheckpointDeletedError:
                 continue
             except CheckpointError as error:
-                outcome = self._not_whole(path, error) or OVERWRITTEN
-        return outcome
+                outcome = self._not_read(claim, path, error)
+        return self._gone(claim) if outcome is GONE and claim.paths else outcome
+
+    def _gone(self, claim: Claim) -> Outcome:
+        """Call the claim's files deleted only where this host would see them if they were there."""
+        if reason := self._sight.unseen(claim):
+            return HandBack(event="not_seen_here", reason=reason)
+        if self._sight.is_late(claim, self._clock()):
+            reason = self._sight.not_yet(claim)
+            return HandBack(
+                event="not_seen_yet", reason=reason, delay_seconds=NOT_WHOLE_DELAY_SECONDS
+            )
+        return GONE
+
+    def _not_read(self, claim: Claim, path: Path, error: CheckpointError) -> Outcome:
+        """Say what it means that a file's content cannot be told."""
+        if isinstance(error.__cause__, OSError):  # not the file's fault: rights, a broken mount
+            reason = self._sight.unreadable(claim, error)
+            return HandBack(event="not_readable_here", reason=reason)
+        return self._not_whole(path, error) or OVERWRITTEN
 
     def _measure(self, claim: Claim, path: Path, tell: Callable[[WorkerState], None]) -> Outcome:
         """Measure one file.

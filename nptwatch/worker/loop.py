@@ -10,6 +10,7 @@ import structlog
 
 from nptwatch.errors import DatabaseError
 from nptwatch.store.engine import utc_now
+from nptwatch.store.labels import ANYTHING
 from nptwatch.store.recording import follow_nothing, keep_nothing
 from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.diagnose import Diagnoser, Diagnosis
@@ -23,12 +24,15 @@ from nptwatch.worker.outcomes import (
     Store,
     StoreKnown,
 )
+from nptwatch.worker.sight import Sight
+from nptwatch.worker.taking import Taking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from nptwatch.settings import WorkerSettings
+    from nptwatch.store.labels import Offer
     from nptwatch.store.news import AlertRules
     from nptwatch.store.queue import Queue
     from nptwatch.store.records import (
@@ -61,14 +65,16 @@ class WorkerLoop:
     """Works the queue off, one job at a time, until it is told to stop.
 
     Args:
-        settings_hash: gives how a profile is measured under the settings of this process; what
-            was asked for otherwise is asked again so.
+        request: gives how a profile is measured under the settings of this process; what was
+            asked for otherwise is asked again so.
         abandon: ends the process when a job outlasts the time-out of a stop (see Heartbeat).
         follow: decides what is asked for after a quick result (policy.py).
-        until_empty: end when nothing is queued, not even for later; what others have in hand is
-            theirs.
+        until_empty: end when nothing is queued that fits, not even for later; what others have in
+            hand is theirs.
         keep: decides what is kept.
         on_wanted: called when something is to be kept; must not block.
+        offer: what this worker takes jobs by.
+        sight: tells files that are gone from those that its host does not see.
     """
 
     def __init__(
@@ -79,7 +85,7 @@ class WorkerLoop:
         diagnoser: Diagnoser,
         rules: AlertRules,
         settings: WorkerSettings,
-        settings_hash: Callable[[str], str],
+        request: Callable[[str], Request],
         unloadable_after_seconds: float,
         worker_id: str,
         wake: Wake,
@@ -88,8 +94,12 @@ class WorkerLoop:
         until_empty: bool = False,
         keep: KeepRule = keep_nothing,
         on_wanted: Callable[[], None] = _nobody,
+        offer: Offer = ANYTHING,
+        sight: Sight | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        sight = sight or Sight()
+        self._taking = Taking(offer=offer, sight=sight, keep_seconds=settings.keep_base_seconds)
         self._queue = queue
         self._workers = workers
         self._diagnoser = diagnoser
@@ -112,7 +122,8 @@ class WorkerLoop:
             queue=queue,
             diagnoser=diagnoser,
             settings=settings,
-            settings_hash=settings_hash,
+            request=request,
+            sight=sight,
             unloadable_after_seconds=unloadable_after_seconds,
             clock=clock,
         )
@@ -130,7 +141,11 @@ class WorkerLoop:
             DatabaseError: at the start, or when the schema does not fit any more.
         """
         self._workers.register(
-            self._worker_id, socket.gethostname(), os.getpid(), self._diagnoser.device
+            self._worker_id,
+            socket.gethostname(),
+            os.getpid(),
+            self._diagnoser.device,
+            self._taking.offer,
         )
         ready()
         while not (self._wake.stopping or self._is_worn_out()):
@@ -144,7 +159,9 @@ class WorkerLoop:
             claim = self._claim()
             if claim is None:
                 self._beat_idle()
-                self._is_queue_empty = self._until_empty and not self._queue.has_queued()
+                self._is_queue_empty = self._until_empty and not self._queue.has_queued(
+                    self._taking.offer
+                )
         except DatabaseError as error:
             _raise_if_final(error)
             self._note_outage(error)
@@ -166,7 +183,16 @@ class WorkerLoop:
         if self._is_cut_off:
             reason = "claimed while the database was lost"
             self._queue.release_held(self._worker_id, reason=reason)
-        return self._queue.claim(self._worker_id, lease_seconds=self._settings.lease_seconds)
+        preferred = self._taking.preferred(self._diagnoser.base_model)
+        claim = self._queue.claim(
+            self._worker_id,
+            lease_seconds=self._settings.lease_seconds,
+            offer=self._taking.offer,
+            held=preferred,
+        )
+        if claim is not None and preferred is None:
+            self._taking.took_first()
+        return claim
 
     def _work(self, claim: Claim) -> None:
         log.info(
@@ -324,6 +350,7 @@ class WorkerLoop:
             state=WorkerState.IDLE,
             base_model=self._diagnoser.base_model,
             jobs_done=self._jobs_done,
+            offer=self._taking.offer,
         )
         self._seen_at = now
 

@@ -32,6 +32,8 @@ SHARED_GROUND = {
     "settings",
     "sections",
     "channel_settings",
+    "machine_settings",
+    "paths",
     "logs",
     "sources",
     "globs",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from stocking import FULL, QUICK, alert_good, claimed, measured, path_of, seen, whole
 
+from nptwatch.paths import PathMap
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.glance import Glance, glance_at
 from nptwatch.store.history import History
@@ -64,6 +65,7 @@ def by_stores(database: Database, clock: FakeClock) -> Glance:
     return Glance(
         queue=queue.depth(),
         oldest_queued_at=queue.oldest_queued_at(),
+        waiting=queue.waiting(),
         workers=Workers(database, clock=clock).alive(60),
         runs=History(database, clock=clock).runs(),
         changes=History(database, clock=clock).changes(limit=3),
@@ -73,7 +75,9 @@ def by_stores(database: Database, clock: FakeClock) -> Glance:
 
 def by_glance(file: Path, clock: FakeClock) -> Glance | None:
     """Ask the file."""
-    return glance_at(file, now=clock(), silent_seconds=60, changes=3, busy_seconds=5)
+    return glance_at(
+        file, now=clock(), silent_seconds=60, changes=3, busy_seconds=5, paths=PathMap()
+    )
 
 
 def test_glance_says_what_the_stores_say(filled: Database, clock: FakeClock) -> None:

@@ -32,6 +32,7 @@ def test_example_names_every_setting() -> None:
         "base.model",
         "diagnostic.probes",
         "alerts.templates",
+        "worker.gpu_memory_gib",
     }
     table = uncommented()
     for key in unset:

@@ -13,7 +13,6 @@ import pytest
 from integration.watching import archive
 from stocking import no_alerts
 
-from nptwatch.diagnostics.identity import settings_hash
 from nptwatch.errors import (
     BaseModelError,
     CheckpointChangedError,
@@ -31,6 +30,7 @@ from nptwatch.settings import Settings, WorkerSettings
 from nptwatch.store.records import JobState, Measured, SeenFile, WholeFile
 from nptwatch.worker.diagnose import Diagnosis
 from nptwatch.worker.outcomes import AskAgain, Close, Fault, HandBack, Store, StoreKnown
+from nptwatch.worker.sight import Sight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,8 +101,9 @@ class Bench:
             queue=stores.queue,
             diagnoser=self.diagnoser,
             settings=WorkerSettings(retry_delay_seconds=5.0),
-            settings_hash=partial(settings_hash, settings),
+            request=partial(request_of, settings),
             unloadable_after_seconds=OLD_SECONDS,
+            sight=Sight(),
             clock=lambda: NOW,
         )
         self.admit(self.weights)
