@@ -116,6 +116,8 @@ def test_no_question_reads_a_large_table_through(
             ask()
         assert heard, name
         found[name] = [scan for each in heard for scan in scans(database, each, small=True)]
+    if database.path is None:
+        found.pop("old")  # with statistics of a small table a server joins by its whole index
     assert {name: scanned for name, scanned in found.items() if scanned} == {}
 
 
