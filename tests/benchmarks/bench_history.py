@@ -124,9 +124,9 @@ def an_hour(database: Database, begin: datetime) -> None:
     """Ask what a Grafana panel over all runs asks."""
     measured_at = column("measured_at", UtcDateTime())
     within = measured_at.between(begin, begin + timedelta(hours=1))
-    rows = select(column("run"), column("mse")).select_from(table("v_history")).where(within)
+    view = table("v_history", column("run"), column("mse"), measured_at)
     with database.read() as connection:
-        assert connection.execute(rows).all()
+        assert connection.execute(select(view).where(within)).all()
 
 
 def at_the_database(database: Database, heard: list[Statement]) -> float:

@@ -16,6 +16,7 @@ from stocking import FULL, QUICK, alert_good, claimed, measured, path_of, seen, 
 from nptwatch.store.checking import findings
 from nptwatch.store.history import History
 from nptwatch.store.records import FileState, HistoryRow, JobState, Request, RunRow
+from nptwatch.store.runs import MEASURES
 from nptwatch.store.tables import VIEWS
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ RESULTS = (
     ("INVALID", 0.001),
     ("UNLOADABLE", None),
 )
-MEASURES = ("mse", "cosine", "kl")
 PAGE = Path(__file__).parents[2] / "docs" / "views.md"
 
 
@@ -125,7 +125,7 @@ def test_views_agree_with_the_history(
             same(
                 by_content[record.fingerprint],
                 record,
-                but={"also", "full_state", "full_because"},
+                but={"also", "kept_path", "full_state", "full_because"},
             )
         check_best(database, history, run, told)
     latest = rows_of(database, "SELECT * FROM v_latest ORDER BY run")
@@ -170,7 +170,16 @@ def check_best(database: Database, history: History, run: str, told: list[Histor
     rows = rows_of(database, f"SELECT * FROM v_best WHERE run = '{run}'")
     assert len(rows) == (best is not None)
     if best is not None:
-        lacks = {"also", "full_state", "full_because", "profile", "state", "reason", "attempts"}
+        lacks = {
+            "also",
+            "kept_path",
+            "full_state",
+            "full_because",
+            "profile",
+            "state",
+            "reason",
+            "attempts",
+        }
         same(rows[0], best, but=lacks | {"duration_seconds"})
 
 
