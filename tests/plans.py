@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LARGE = frozenset({"checkpoints", "files", "jobs", "results"})
 """Tables that grow with every checkpoint."""
 
+OF_WAITING_JOBS = {"ix_jobs_claim_base"}
+"""Indexes of queued jobs alone: as long as the queue, not as the history."""
+
 _MAY_BE_SCANNED = re.compile(
     r"runs|workers|outbox|events|status_changes|changes|anon_\d+|CONSTANT|\(.*"
 )
@@ -100,7 +103,8 @@ def _full_scans(node: dict[str, Any]) -> Iterator[str]:
     table = node.get("Relation Name")
     kind = node["Node Type"]
     ordered = kind.startswith("Index") and "Index Cond" not in node
-    if table in LARGE and (kind.endswith("Seq Scan") or ordered):
+    waiting = node.get("Index Name") in OF_WAITING_JOBS
+    if table in LARGE and not waiting and (kind.endswith("Seq Scan") or ordered):
         yield f"{kind} on {table} {node.get('Index Name', '')}".strip()
     for child in node.get("Plans", []):
         yield from _full_scans(child)
