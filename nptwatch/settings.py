@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
+from nptwatch.alert_settings import AlertSettings
 from nptwatch.channel_settings import (
+    LOG,
     ChannelName,
     ChannelSettings,
     DigestSettings,
@@ -158,23 +160,6 @@ class WorkerSettings(Section):
     """So long a worker prefers, among equally urgent jobs, those of the base that it holds."""
 
 
-class AlertSettings(Section):
-    """Who is told when a run's status changes."""
-
-    kinds: tuple[Literal["reached_good", "reached_excellent"], ...] = (
-        "reached_good",
-        "reached_excellent",
-    )
-    """Which changes raise an alert."""
-    templates: Path | None = None
-    """Folder of texts in one's own words: KIND.txt or default.txt, in Jinja2."""
-    max_attempts: Annotated[int, Field(ge=1)] = 10
-    """Deliveries are given up after so many tries."""
-    retry_delay_seconds: PositiveSeconds = 10.0
-    """Pause after the first failed delivery; doubles each time, at most an hour, and up to a
-    quarter more by chance."""
-
-
 class KeptSettings(Section):
     """Which checkpoints are kept in the state folder, safe from the trainer's rotation."""
 
@@ -318,7 +303,20 @@ def load(
     from nptwatch.sources import read
 
     settings, given = read(file, env=env, overrides=overrides or {})
+    _require_channels(settings)
     return Loaded(settings=_anchored(settings, given, cwd, env), file=file, given=given)
+
+
+def _require_channels(settings: Settings) -> None:
+    """Hold that alerts go where there is a channel."""
+    rules = settings.alerts.rules
+    wanted = [("alerts.channels", settings.alerts.channels)]
+    wanted += [(f"alerts.rules[{n}].channels", rule.channels) for n, rule in enumerate(rules)]
+    known = (LOG, *settings.channels)
+    for key, names in wanted:
+        unknown = [name for name in names or () if name not in known]
+        if unknown:
+            raise ConfigError(f"{key}: no channel {unknown[0]!r}; there are: {', '.join(known)}")
 
 
 def find_file(path: Path | None, *, env: Mapping[str, str], cwd: Path, system: Path) -> Path | None:

@@ -211,6 +211,10 @@ def _wrong(error: ErrorDetails, given: Mapping[str, Given]) -> str | None:
     secret = SecretStr.__name__ in str(FIELDS[key])
     shown = "" if by is None or secret else f"{by.value!r} "
     expected = error["msg"].replace("Input should be", "should be").replace("tuple", "list")
+    expected = expected.removeprefix("Value error, ")
+    inner = [part for part in loc[len(key.split(".")) :] if not part.isdigit()]
+    if inner:  # of a table in a list
+        expected = f"{'.'.join(inner)}: {expected}"
     origin = by.origin if by else "the defaults"
     return f"{key} (from {origin}): {shown}{expected[0].lower()}{expected[1:]}"
 

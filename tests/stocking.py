@@ -26,11 +26,12 @@ FULL = Request(profile="full", settings_hash="f1")
 
 def seen(run: str = "a", folder: str = "checkpoint-100", **changes: Any) -> SeenFile:  # Any: fields
     """Give a file of a run, as seen."""
+    root = changes.get("root", ROOT)
     about: dict[str, Any] = {
-        "run_path": f"{ROOT}/{run}",
+        "run_path": f"{root}/{run}",
         "run_name": run,
-        "root": ROOT,
-        "path": path_of(run, folder),
+        "root": root,
+        "path": path_of(run, folder, root),
         "signature": "1:1:1",
         "mtime_ns": 1_000_000,
         "size_bytes": 1,
@@ -39,9 +40,9 @@ def seen(run: str = "a", folder: str = "checkpoint-100", **changes: Any) -> Seen
     return SeenFile(**about)
 
 
-def path_of(run: str, folder: str) -> str:
+def path_of(run: str, folder: str, root: str = ROOT) -> str:
     """Give where a run's checkpoint lies."""
-    return f"{ROOT}/{run}/checkpoints/{folder}/npt_weights.pt"
+    return f"{root}/{run}/checkpoints/{folder}/npt_weights.pt"
 
 
 def whole(

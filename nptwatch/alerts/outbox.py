@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from random import Random
 
+    from nptwatch.alert_settings import AlertSettings
     from nptwatch.alerts.channels import Channel
     from nptwatch.alerts.templates import Texts
-    from nptwatch.settings import AlertSettings
     from nptwatch.store.outbox import Outbox
     from nptwatch.store.records import Clock, Delivery
 

@@ -38,6 +38,9 @@ FIELDS = (
     "findings",
     "forecast",
     "late",
+    "detail",
+    "of",
+    "confirmed",
     "day",
     "runs",
     "quiet_runs",
@@ -108,5 +111,6 @@ def sample(kind: str) -> dict[str, Any]:  # Any: free JSON
         "previous_mse": 0.12,
         "previous_cosine": 0.91,
         "findings": [{"code": "EXAMPLE", "text": "This is an example."}],
+        **({"of": "invalid"} if kind == "recovered" else {}),
         "forecast": "EXCELLENT at about step 2000 (1800 to 2400)",
     }

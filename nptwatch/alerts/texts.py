@@ -27,6 +27,7 @@ def built_in(event: Mapping[str, Any]) -> Text:  # Any: free JSON
     lines = [
         *(["This is a test: nothing happened."] if event.get("test") else []),
         f"{_happened(event)}.",
+        *([f"Why: {event['detail']}."] if event.get("detail") else []),
         *_numbers(event),
         *_day(event),
         *_forecast(event.get("forecast")),
@@ -62,21 +63,32 @@ _SHORT = {
     "new_best": "new best checkpoint",
     "stalled": "no better for a while",
     "silent": "no new checkpoint for a while",
-    "recovered": "recovered",
+    "recovered": "{over} is over",
     "diagnosis_failing": "checkpoints cannot be measured",
     "chore_failing": "a chore of the daemon keeps failing",
     "digest": "the day before {day}",
     "test": "this is a test",
 }
-"""What happened, by kind; `{new}` is the new grade, `{day}` a digest's."""
+"""What happened, by kind; `{new}` is the new grade, `{day}` a digest's, `{over}` what a
+recovery ends."""
 
 
 def _short(event: Mapping[str, Any]) -> str:
     kind = str(event.get("kind", "alert"))
     return _SHORT.get(kind, kind.replace("_", " ")).format(
-        new=event.get("new") or "another grade", day=event.get("day") or "today"
+        new=event.get("new") or "another grade",
+        day=event.get("day") or "today",
+        over=_OVER.get(str(event.get("of")), "a trouble"),
     )
 
+
+_OVER = {
+    "silent": "the silence",
+    "stalled": "the standstill",
+    "invalid": "NaN or infinity",
+    "diagnosis_failing": "that checkpoints could not be measured",
+}
+"""What a recovery ends, by kind."""
 
 _STATUS = "`nptwatch status`"
 

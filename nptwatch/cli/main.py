@@ -105,7 +105,10 @@ VERBS = {
         summary="Have known checkpoints measured at once, by the quick or the full diagnostic.",
         short=True,
     ),
-    "alerts": Verb(target="alerts:app", summary="Try a channel."),
+    "alerts": Verb(
+        target="alerts:app",
+        summary="List alerts, acknowledge them, send them again, try a channel.",
+    ),
     "kept": Verb(
         target="kept:app",
         summary="List the checkpoints that are kept, release them, copy one out.",
@@ -230,7 +233,7 @@ def nptwatch(
         # becomes the default of every command's own --config
         below = {"config": config}
         names = ["list", "retry", "cancel", "release", "export"]
-        names += ["upgrade", "current", "check", "show", "test"]
+        names += ["upgrade", "current", "check", "show", "test", "ack", "replay"]
         ctx.default_map = dict.fromkeys(VERBS, below | dict.fromkeys(names, below))
 
 

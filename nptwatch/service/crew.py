@@ -21,7 +21,9 @@ from nptwatch.alerts.channels import (
     require_secrets,
 )
 from nptwatch.alerts.outbox import Sender
+from nptwatch.alerts.routing import Router
 from nptwatch.alerts.templates import Texts
+from nptwatch.alerts.watching import Lookout
 from nptwatch.service.build import build_keeper, build_watcher, is_sqlite, open_stores
 from nptwatch.service.digesting import LOOK_SECONDS, Digest
 from nptwatch.service.forecasting import Forecasts
@@ -40,6 +42,9 @@ SENDER_SECONDS = 1.0
 
 KEEPER_SECONDS = 5.0
 """How soon a checkpoint is kept whose worker was killed, or could not keep it."""
+
+LOOKOUT_SECONDS = 15.0
+"""How soon silence is noticed, beside how long it must last."""
 
 log = structlog.get_logger()
 
@@ -89,6 +94,12 @@ class Crew:
             clock=lambda: datetime.now().astimezone(),
         )
         self._keeper = build_keeper(settings, self._stores, self._stop_watching.is_set)
+        self._lookout = Lookout(
+            self._stores.alarms,
+            Router(settings.alerts, channel_names(settings.channels)),
+            settings.alerts,
+            roots=[os.path.realpath(root) for root in settings.watch.roots],
+        )
         self._schedule = Schedule(self._chores())
 
     def start(self) -> None:
@@ -155,6 +166,7 @@ class Crew:
                 keep_days=self._settings.database.keep_days,
                 pause=self._stop_watching.wait,
             ).chores(),
+            Chore(name="watch_runs", do=self._lookout.look, every_seconds=LOOKOUT_SECONDS),
             Chore(name="digest", do=self._digest.turn, every_seconds=LOOK_SECONDS),
             Chore(name="keep", do=self._keeper.turn, every_seconds=KEEPER_SECONDS),
             *(

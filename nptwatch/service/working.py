@@ -107,7 +107,9 @@ def _loop(
         queue=stores.queue,
         workers=stores.workers,
         diagnoser=diagnoser,
-        rules=make_rules(settings.alerts, channel_names(settings.channels)),
+        rules=make_rules(
+            settings.alerts, channel_names(settings.channels), request_of(settings, FULL)
+        ),
         settings=settings.worker,
         request=partial(request_of, settings),
         unloadable_after_seconds=settings.watch.unloadable_after_seconds,

@@ -11,18 +11,20 @@ from nptwatch.errors import ConfigError
 from nptwatch.store.engine import insert_into, utc_now
 from nptwatch.store.events import raise_event
 from nptwatch.store.news import EventRecord, MessageRecord
+from nptwatch.store.postgres import lock_runs
 from nptwatch.store.records import OutboxState
 from nptwatch.store.runs import find_run
 from nptwatch.store.tables import EventRow, OutboxRow, Run
+from nptwatch.store.vitals import vitals_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
 
     from nptwatch.store.engine import Database
-    from nptwatch.store.news import Event
+    from nptwatch.store.news import Event, Vitals
     from nptwatch.store.records import Clock
 
 SHORTEST_ID = 4
@@ -45,6 +47,32 @@ class Alarms:
         with self._database.begin() as connection:
             raised = raise_event(connection, event, run_id=run_id, at=self._clock())
             return raised is not None
+
+    def vitals(self, roots: Collection[str]) -> list[Vitals]:
+        """Give the signs of life of all runs below these watched roots, by name."""
+        with self._database.read() as connection:
+            runs = select(Run.id).where(Run.root.in_(roots)).order_by(Run.name)
+            return [vitals_of(connection, run_id) for run_id in connection.scalars(runs).all()]
+
+    def raise_where(self, run_id: int, decide: Callable[[Vitals], Sequence[Event]]) -> list[Event]:
+        """Raise what follows from a run's signs of life, with the run to oneself.
+
+        Whoever else decides the same at the same time finds what was raised here.
+
+        Args:
+            decide: must not block.
+
+        Returns:
+            What was raised and was not before.
+        """
+        at = self._clock()
+        with self._database.begin() as connection:
+            lock_runs(connection, [run_id])
+            return [
+                event
+                for event in decide(vitals_of(connection, run_id))
+                if raise_event(connection, event, run_id=run_id, at=at) is not None
+            ]
 
     def events(
         self,

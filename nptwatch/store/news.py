@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Event:
     payload: Mapping[str, Any]  # Any: free JSON
     late: bool = False
     messages: tuple[Message, ...] = ()
+
+    def untold(self) -> Event:
+        """Give the same, sent to nobody."""
+        return replace(self, messages=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +140,56 @@ class Standing:
 
 AlertRules: TypeAlias = Callable[[Standing], Verdict]
 """Decides what a result raises; called inside `finish`'s transaction, so it must not block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A measurement that came to an end.
+
+    Attributes:
+        ok: it has a result that says something of the run.
+        reason: why not.
+    """
+
+    job_id: int
+    ok: bool
+    reason: str | None
+    path: str
+    step: int | None
+    written_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """What shows whether a run is alive and can be measured.
+
+    Attributes:
+        known_at: when the run was first seen.
+        last: fingerprint, path and step of the checkpoint that came last, and when it was seen.
+        written: when its newest checkpoints were written, the newest first.
+        final_written_at: when a whole file in a folder called `final` was written.
+        ended: the last measurements, the newest first.
+    """
+
+    run_id: int
+    run_name: str
+    run_path: str
+    known_at: datetime
+    last: Arrival | None
+    written: tuple[datetime, ...]
+    final_written_at: datetime | None
+    ended: tuple[Ended, ...]
+    told: tuple[Told, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A checkpoint and when it was first seen."""
+
+    fingerprint: str
+    path: str
+    step: int | None
+    seen_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

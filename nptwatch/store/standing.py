@@ -53,7 +53,7 @@ def standing_of(
         profile=job.profile,
         overall_status=job.overall_status,
         findings=tuple(details.get("findings") or ()),
-        written_at=written_at(job.mtime_ns),
+        written_at=written_time(job.mtime_ns),
         known_at=run.created_at,
         old=run.status,
         previous_mse=run.mse,
@@ -69,7 +69,7 @@ def standing_of(
     )
 
 
-def written_at(mtime_ns: int) -> datetime:
+def written_time(mtime_ns: int) -> datetime:
     """Turn a file's time into one of ours; one that no calendar has counts as long ago."""
     try:
         return _EPOCH + timedelta(microseconds=mtime_ns // 1000)

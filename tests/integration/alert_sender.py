@@ -12,12 +12,12 @@ import sys
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from nptwatch.alert_settings import AlertSettings
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.remote import WebhookChannel
 from nptwatch.alerts.secrets import Secret
 from nptwatch.alerts.templates import Texts
 from nptwatch.logs import configure_logs
-from nptwatch.settings import AlertSettings
 from nptwatch.store.engine import Database
 from nptwatch.store.outbox import Outbox
 

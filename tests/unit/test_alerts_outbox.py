@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
+from nptwatch.alert_settings import AlertSettings
 from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.rules import make_rules
 from nptwatch.alerts.templates import Texts
 from nptwatch.errors import DeliveryError
 from nptwatch.service.build import open_stores, request_of
-from nptwatch.settings import AlertSettings, Settings
+from nptwatch.settings import FULL, Settings
 from nptwatch.store.outbox import Outbox
 from nptwatch.store.records import Delivery, Measured, SeenFile, WholeFile
 
@@ -79,6 +81,7 @@ class Post:
         )
         self._stores = stores
         self._request = request_of(settings)
+        self._settings = settings
 
     def alert(self, run: str, channels: tuple[str, ...] = ("down", "up")) -> None:
         """Have a run reach GOOD."""
@@ -88,7 +91,7 @@ class Post:
             root="/exp",
             path=f"/exp/{run}/npt_weights.pt",
             signature="1:1:1",
-            mtime_ns=1,
+            mtime_ns=time.time_ns(),
             size_bytes=1,
         )
         whole = WholeFile(file=file, fingerprint=f"zip:{run}", step=1, base_model=None)
@@ -104,7 +107,7 @@ class Post:
             duration_seconds=0.1,
             measured_at=self.now,
         )
-        rules = make_rules(ALERTS, channels)
+        rules = make_rules(ALERTS, channels, request_of(self._settings, FULL))
         assert self._stores.queue.finish(claim, "w", measured, rules) is not None
         self.now = datetime.now(UTC)
 

@@ -1,16 +1,18 @@
-"""Which results raise which events."""
+"""What an event of a result says, and to whom it goes."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from stocking import FULL
 
+from nptwatch.alert_settings import AlertSettings
 from nptwatch.alerts.rules import make_rules
-from nptwatch.settings import AlertSettings
-from nptwatch.store.news import Point, Standing
+from nptwatch.store.news import Event, Gap, Message, Point, Standing
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -49,6 +51,12 @@ def standing(old: str | None, new: str) -> Standing:
     )
 
 
+def told(seen: Standing, *channels: str, **settings: Any) -> tuple[Event, ...]:  # Any: settings
+    """Give what the rules raise."""
+    rules = make_rules(AlertSettings(**settings), ("log", *channels), FULL)
+    return rules(seen).events
+
+
 @pytest.mark.parametrize(
     ("old", "new", "kind"),
     [
@@ -58,34 +66,24 @@ def standing(old: str | None, new: str) -> Standing:
         ("GOOD", "EXCELLENT", "reached_excellent"),
         ("POOR", "EXCELLENT", "reached_excellent"),
         (None, "EXCELLENT", "reached_excellent"),
-        ("EXCELLENT", "GOOD", None),
         ("GOOD", "FAIR", None),
         (None, "FAIR", None),
-        ("GOOD", "INVALID", None),
+        ("GOOD", "INVALID", "invalid"),
+        (None, "INVALID", "invalid"),
     ],
 )
 def test_the_highest_grade_crossed_from_below_is_told_once_per_channel(
     old: str | None, new: str, kind: str | None
 ) -> None:
-    """One message per channel, of the highest kind; none for falling or staying below GOOD."""
-    verdict = make_rules(AlertSettings(), ["log", "command"])(standing(old, new))
-
-    told = [(event.kind, way.channel) for event in verdict.events for way in event.messages]
-    assert told == ([] if kind is None else [(kind, "log"), (kind, "command")])
-
-
-def test_only_the_kinds_asked_for_are_told() -> None:
-    """Passing GOOD on the way to EXCELLENT is told as GOOD where only that was asked for."""
-    rules = make_rules(AlertSettings(kinds=("reached_good",)), ["log"])
-
-    assert [event.kind for event in rules(standing("FAIR", "EXCELLENT")).events] == ["reached_good"]
-    assert rules(standing("GOOD", "EXCELLENT")).events == ()
+    """One message per channel, of the highest kind."""
+    events = told(standing(old, new), "command")
+    ways = [(event.kind, way.channel) for event in events for way in event.messages]
+    assert ways == ([] if kind is None else [(kind, "log"), (kind, "command")])
 
 
 def test_the_payload_says_what_happened() -> None:
     """The payload is JSON and holds old and new numbers."""
-    (event,) = make_rules(AlertSettings(), ["log"])(standing("FAIR", "GOOD")).events
-
+    (event,) = told(standing("FAIR", "GOOD"))
     assert event.subject == "zip:abc"
     assert json.loads(json.dumps(event.payload)) == {
         "kind": "reached_good",
@@ -106,8 +104,46 @@ def test_the_payload_says_what_happened() -> None:
     }
 
 
-def test_a_late_result_raises_nothing() -> None:
-    """An older step says nothing of how the run stands now."""
-    late = replace(standing("FAIR", "GOOD"), late=True, status="FAIR")
+@pytest.mark.parametrize(("hours_before", "kinds"), [(23.9, ["reached_good"]), (24.1, [])])
+def test_history_begins_a_day_before_the_run_was_seen(
+    hours_before: float, kinds: list[str]
+) -> None:
+    """What was written earlier raises nothing; what was written later is news."""
+    old = replace(standing(None, "GOOD"), written_at=AT - timedelta(hours=hours_before))
+    assert [event.kind for event in told(old)] == kinds
+    assert told(old, history_seconds=0.0) == ()
 
-    assert make_rules(AlertSettings(), ["log"])(late).events == ()
+
+RULES = (
+    {"runs": "debug-*", "kinds": []},
+    {"runs": "llama/**", "channels": ["mail"], "min_gap_seconds": 60, "quiet_hours": "10:00-14:00"},
+    {"runs": "**", "channels": []},
+)
+
+
+@pytest.mark.parametrize(
+    ("run", "ways"),
+    [
+        ("debug-1", ()),
+        ("other/run", (Message(channel="log"),)),
+        (
+            "llama/run1",
+            (
+                Message(channel="log"),
+                Message(
+                    channel="mail",
+                    not_before=datetime(2026, 11, 20, 14, tzinfo=UTC),
+                    gap=Gap(
+                        seconds=60,
+                        kinds=frozenset({"reached_good", "reached_excellent", "invalid"}),
+                    ),
+                ),
+            ),
+        ),
+    ],
+)
+def test_the_first_rule_that_matches_decides(run: str, ways: tuple[Message, ...]) -> None:
+    """What it leaves out is as in [alerts]; the log has all that is wanted, and at once."""
+    seen = replace(standing("FAIR", "GOOD"), run_name=run)
+    (event,) = told(seen, "mail", "pager", rules=RULES, time_zone="UTC")
+    assert event.messages == ways

@@ -31,6 +31,7 @@ SHARED_GROUND = {
     "errors",
     "settings",
     "sections",
+    "alert_settings",
     "channel_settings",
     "machine_settings",
     "paths",

@@ -31,6 +31,8 @@ def test_example_names_every_setting() -> None:
         "database.url",
         "base.model",
         "diagnostic.probes",
+        "alerts.channels",
+        "alerts.time_zone",
         "alerts.templates",
         "worker.gpu_memory_gib",
     }
