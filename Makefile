@@ -23,7 +23,7 @@ fuzz: $(READY)
 # `make chaos SEED=7` repeats one. Takes minutes.
 SEED ?= $(shell od -A n -N 2 -t u2 /dev/urandom)
 chaos: $(READY)
-	NPTWATCH_TEST_CHAOS=1 NPTWATCH_TEST_SEED=$(strip $(SEED)) $(BIN)/python -m pytest --timeout=900 --capture=no tests/integration/test_store_chaos.py
+	NPTWATCH_TEST_CHAOS=1 NPTWATCH_TEST_SEED=$(strip $(SEED)) $(BIN)/python -m pytest --timeout=1800 --capture=no tests/integration/test_store_chaos.py
 
 check: lint types test
 

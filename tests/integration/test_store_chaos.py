@@ -40,7 +40,7 @@ PAUSE_SECONDS = 3 * LEASE_SECONDS
 """Longer than the silence after which a worker is written off."""
 PAUSE_EVERY = 4
 """One worker is paused for so many that are killed."""
-PATIENCE_SECONDS = 420.0 if WHOLE else 240.0
+PATIENCE_SECONDS = 1500.0 if WHOLE else 240.0
 AHEAD = 300
 """So many checkpoints are written before they are measured: training goes on under the load."""
 
