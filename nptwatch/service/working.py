@@ -123,6 +123,7 @@ def _loop(
         offer=offer_by(settings.worker, diagnoser.device),
         sight=Sight(shared=not is_sqlite(settings)),
     )
+    keeper.nudge()  # where no daemon runs, nobody else does what the last worker left
     with closing(keeper), JobListener(stores.database, wake.nudge):
         return loop.run(ready)
 

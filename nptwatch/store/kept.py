@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MOST_WANTED = 100
 """So many wishes are looked at in a turn, the newest: files of older ones are long gone."""
 
+_NO_VERDICT = "UNLOADABLE"
+"""Says nothing of the weights."""
+
 _NO_FILE = dict.fromkeys(("place", "host", "path", "how", "size_bytes", "signature"))
 
 _NUMBERS = (
@@ -217,7 +220,7 @@ def _row(
 def _numbers(
     connection: Connection, chosen: Select[int]
 ) -> dict[int, dict[str, Any]]:  # Any: columns
-    """Give each checkpoint's newest numbers; what only the full diagnostic says is kept."""
+    """Give each checkpoint's newest grade, and of each number the newest that was measured."""
     query = (
         select(
             Job.checkpoint_id,
@@ -225,7 +228,7 @@ def _numbers(
             Result.details["model_name"].as_string().label("base_model"),
         )
         .join(Result, Result.id == Job.result_id)
-        .where(Job.checkpoint_id.in_(chosen), Result.mse.is_not(None))
+        .where(Job.checkpoint_id.in_(chosen), Result.grade != _NO_VERDICT)
         .order_by(Job.id)
     )
     numbers: dict[int, dict[str, Any]] = {}

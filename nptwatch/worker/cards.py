@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -98,8 +99,8 @@ def is_good(row: KeptRow) -> bool:
 
 
 def mse_of(row: KeptRow) -> float:
-    """Give its MSE to sort by; what has none comes last."""
-    return float("inf") if row.mse is None else row.mse
+    """Give its MSE to sort by; what has none, or was found INVALID since, comes last."""
+    return math.inf if row.mse is None or row.grade == Grade.INVALID else row.mse
 
 
 def pointer_of(row: KeptRow) -> dict[str, Any]:  # Any: free JSON

@@ -6,20 +6,18 @@ does whatever is left to do, so that it does not matter where the one before was
 
 from __future__ import annotations
 
-import json
 import socket
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from nptwatch.errors import CheckpointDeletedError, CheckpointError
-from nptwatch.npt.files import check_crc, fingerprint
 from nptwatch.store.names import numbered_step
 from nptwatch.store.records import KeptFile, KeptState
-from nptwatch.worker.cards import CARD, best_good, card_of, numbers_of, pointer_of, write_json
-from nptwatch.worker.pins import How, Pinned, Pinner, StoppedError, signature_of
+from nptwatch.worker.cards import best_good, card_of, numbers_of, pointer_of
+from nptwatch.worker.looking import fault_of, holds, inspected, refresh_card
+from nptwatch.worker.pins import Pinner, StoppedError, signature_of
 from nptwatch.worker.room import to_release
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from nptwatch.settings import KeptSettings
     from nptwatch.store.kept import Kept
     from nptwatch.store.records import KeptRow
+    from nptwatch.worker.pins import Pinned
     from nptwatch.worker.shelf import Shelf
 
 NO_ROOM = "no room: kept.max_gib is filled by what is better or newer"
@@ -60,7 +59,9 @@ class Keeper:
         self._pinner = Pinner(reserve_bytes=settings.reserve_bytes, stopping=stopping)
         self._stopping = stopping
         self._host = socket.gethostname()
-        self._told: dict[int, str] = {}
+        self._told: dict[int | None, str] = {}
+        self._written: dict[int, dict[str, Any]] = {}  # Any: free JSON
+        """Numbers that cards were seen to have."""
 
     def turn(self, *, wait: bool = False) -> bool:
         """Do all that is to be done; what the disk refuses is noted and logged, never raised.
@@ -81,11 +82,12 @@ class Keeper:
             with self._shelf.turn(wait=wait) as free:
                 if free:
                     self._do()
+                    self._told.pop(None, None)
                 return free
         except StoppedError:
             return True
         except OSError as error:
-            log.error("keeping_failed", folder=str(self._shelf.folder), error=str(error))  # noqa: TRY400 - no bug
+            self._tell(None, error)
             for row in wanted:
                 self._store.failed(row.kept_id, f"{self._shelf.folder}: {error}")
             return True
@@ -104,25 +106,33 @@ class Keeper:
                     self._tidied()
                 return free
         except OSError as error:
-            log.warning("keeping_failed", folder=str(self._shelf.folder), error=str(error))
+            self._tell(None, error)
             return False
 
     def _do(self) -> None:
-        place = self._tidied()
-        for row in self._store.wanted() if self._max_bytes else ():
+        place, kept = self._tidied()
+        if not self._max_bytes:
+            return
+        wanted = self._store.wanted()
+        for row in wanted:
             self._keep(row, place)
-        if self._max_bytes:
-            self._release(to_release(self._kept(place), self._max_bytes) or ())
+        self._release(to_release(self._kept(place) if wanted else kept, self._max_bytes) or ())
 
-    def _tidied(self) -> str:
-        """Bring what is there in line with the database; give whose folder it is."""
+    def _tidied(self) -> tuple[str, list[KeptRow]]:
+        """Bring what is there in line with the database; give whose folder it is, and what is kept.
+
+        Where nothing happened that is one question to the database: turns are taken often.
+        """
         place = self._shelf.place()
         self._shelf.sweep()
-        self._point(place)  # first: nothing that was released is pointed at any more
-        for row in self._store.rows(place=place):
-            self._mind_safely(row, place)
-        self._point(place)
-        return place
+        rows = self._store.rows(place=place)
+        kept = [row for row in rows if row.state is KeptState.KEPT]
+        self._point(kept)  # first: nothing that was released is pointed at any more
+        changed = [self._mind_safely(row, place) for row in rows]
+        if any(changed):
+            kept = self._kept(place)
+            self._point(kept)
+        return place, kept
 
     def _kept(self, place: str) -> list[KeptRow]:
         rows = self._store.rows(place=place)
@@ -130,28 +140,40 @@ class Keeper:
 
     # -- what is there -------------------------------------------------------------------------
 
-    def _mind_safely(self, row: KeptRow, place: str) -> None:
+    def _mind_safely(self, row: KeptRow, place: str) -> bool:
         """Let one file that cannot be read or removed hold up no other; told once."""
         try:
-            self._mind(row, place)
+            changed = self._mind(row, place)
         except OSError as error:
-            if self._told.get(row.kept_id) != str(error):
-                log.error("kept_file_unusable", run=row.run, step=row.step, error=str(error))  # noqa: TRY400 - no bug
-            self._told[row.kept_id] = str(error)
+            self._tell(row, error)
+            return False
+        self._told.pop(row.kept_id, None)
+        return changed
 
-    def _mind(self, row: KeptRow, place: str) -> None:
-        """Hold that a kept file is what was kept, and remove one that was released."""
+    def _tell(self, row: KeptRow | None, error: OSError) -> None:
+        """Log what is wrong with a kept file, or with the folder, once while it is so."""
+        key = None if row is None else row.kept_id
+        if self._told.get(key) == str(error):
+            return
+        self._told[key] = str(error)
+        if row is None:
+            log.error("keeping_failed", folder=str(self._shelf.folder), error=str(error))
+        else:
+            log.error("kept_file_unusable", run=row.run, step=row.step, error=str(error))
+
+    def _mind(self, row: KeptRow, place: str) -> bool:
+        """Hold that a kept file is what was kept, remove one that was released; true: changed."""
         assert row.file is not None, "it was asked for by its place"  # noqa: S101
         weights = self._shelf.located(row.file.path)
         if row.state is KeptState.RELEASED:
             self._clear(row)
-            return
-        fault = self._fault(row, weights)
+            return True
+        fault = fault_of(row, weights)
         if fault is not None:
             self._shelf.take_away(weights.parents[1])
             if self._store.spoiled(row.kept_id, place, fault):
                 log.error("kept_file_lost", run=row.run, step=row.step, reason=fault)
-            return
+            return True
         signature = signature_of(weights.lstat())
         now = KeptFile(
             place=place,
@@ -161,45 +183,14 @@ class Keeper:
             size_bytes=row.file.size_bytes,
             signature=signature,
         )
-        if now != row.file:
+        changed = now != row.file
+        if changed:
             self._store.seen(row.kept_id, now)
-        self._refresh(row, weights)
-
-    def _fault(self, row: KeptRow, weights: Path) -> str | None:
-        """Say what is wrong with a kept file, if anything is; read only where it was touched."""
-        try:
-            about = weights.lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return f"{weights} is gone"
-        if not stat.S_ISREG(about.st_mode):
-            return f"{weights} is no file any more"
-        if row.file is not None and signature_of(about) == row.file.signature:
-            return None
-        try:
-            if fingerprint(weights) != row.fingerprint:
-                return "the trainer rewrote its file in place, and so this other name of it"
-            check_crc(weights)
-        except CheckpointError as error:
-            return str(error)
-        return None
-
-    def _refresh(self, row: KeptRow, weights: Path) -> None:
-        """Let the card have the newest numbers: the full diagnostic comes later."""
-        path = weights.parents[1] / CARD
-        try:
-            card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))  # Any: free JSON
-        except (OSError, ValueError):
-            card = card_of(row, self._inspected(weights), row.original, self._host)
-        write_json(path, card | numbers_of(row))
-
-    def _inspected(self, weights: Path) -> Pinned:
-        about = weights.lstat()
-        return Pinned(
-            how=How.LINK if about.st_nlink > 1 else How.COPY,
-            size_bytes=about.st_size,
-            sha256=self._pinner.digest(weights),
-            signature=signature_of(about),
-        )
+        numbers = numbers_of(row)
+        if self._written.get(row.kept_id) != numbers:
+            refresh_card(row, weights, self._pinner, self._host)
+            self._written[row.kept_id] = numbers
+        return changed
 
     # -- what is to come -----------------------------------------------------------------------
 
@@ -222,7 +213,7 @@ class Keeper:
                     path=file.path,
                 )  # fmt: skip
                 self._release(losers)
-                self._point(place)
+                self._point(self._kept(place))
             else:  # another host has it, or it was released meanwhile
                 self._shelf.take_away(Path(file.path).parents[1])
 
@@ -230,13 +221,9 @@ class Keeper:
         """Take what was put there by a process that was killed before it could say so."""
         if found is None:
             return None
-        try:
-            if fingerprint(found) != row.fingerprint:
-                return None
-            check_crc(found)
-        except CheckpointError:
+        if not holds(row, found):
             return None
-        return self._file(found, self._inspected(found), place)
+        return self._file(found, inspected(found, self._pinner), place)
 
     def _made(self, row: KeptRow, place: str) -> KeptFile | None:
         """Make the file of the first of the trainer's that still has the content."""
@@ -297,12 +284,12 @@ class Keeper:
             self._shelf.take_away(self._shelf.located(row.file.path).parents[1])
             self._store.cleared(row.kept_id)
 
-    def _point(self, place: str) -> None:
+    def _point(self, kept: Sequence[KeptRow]) -> None:
         """Let each run's GOOD.json name its best GOOD checkpoint that is kept."""
         runs: dict[Path, list[KeptRow]] = {}
-        for row in self._kept(place):
-            assert row.file is not None, "it was asked for by its place"  # noqa: S101
-            runs.setdefault(Path(row.file.path).parents[2], []).append(row)
+        for row in kept:
+            assert row.file is not None, "kept has a file"  # noqa: S101
+            runs.setdefault(self._shelf.located(row.file.path).parents[2], []).append(row)
         best = {folder: best_good(rows) for folder, rows in runs.items()}
         self._shelf.point(
             {folder: pointer_of(row) for folder, row in best.items() if row is not None}

@@ -73,7 +73,7 @@ class Keep:
             size_bytes=about.st_size,
         )
 
-    def measure(self, mse: float, **changes: Any) -> None:  # Any: fields of a result
+    def measure(self, mse: float, /, **changes: Any) -> None:  # Any: fields of a result
         """Record the next job's result."""
         grade = "GOOD" if mse < 0.1 else "FAIR" if mse < 0.5 else "POOR"
         if mse < 0.01:
@@ -81,7 +81,7 @@ class Keep:
         self.queue.finish(
             claimed(self.queue),
             "w",
-            measured(grade, mse, **changes),
+            measured(**{"grade": grade, "mse": mse} | changes),
             no_alerts,
             keep=KeepPolicy(self.settings).why,
         )

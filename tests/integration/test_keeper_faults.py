@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from keeping import KIB, Keep, tree_of
-from scarce import MOUNTS, SmallDisk, again, is_within
-from watching import archive, until
+from scarce import MOUNTS, RIGHTS, SmallDisk, again, is_within
+from stocking import FULL
+from watching import archive
 
 from nptwatch.npt.files import fingerprint
 from nptwatch.store.records import KeptState
@@ -158,6 +156,21 @@ def test_a_link_in_the_folder_leads_nowhere(keep: Keep, tmp_path: Path) -> None:
     assert "symbolic link" in str(keep.row(200).error)
 
 
+def test_what_the_full_diagnostic_finds_invalid_is_pointed_at_no_more(keep: Keep) -> None:
+    """It is not the best either, whatever MSE its first prompts gave."""
+    for step, mse in ((100, 0.09), (200, 0.08)):
+        keep.checkpoint(f"checkpoint-{step}", mse)
+    keep.keeper().turn()
+    keep.queue.ask(str(keep.file(200)), FULL, because="test")
+    keep.measure(0.08, grade="INVALID", mse=None, cosine=None)
+    keep.keeper().turn()
+    pointer = keep.pointer()
+    assert pointer is not None
+    assert (pointer["step"], keep.card(200)["grade"]) == (100, "INVALID")
+    keep.keeper(max_gib=(keep.row(200).size_bytes + 1) / KIB**3).turn()
+    assert keep.states() == {100: KEPT, 200: RELEASED}
+
+
 # --- disks
 
 
@@ -215,6 +228,32 @@ def test_a_copy_leaves_the_reserve(keep: Keep) -> None:
     assert keep.states() == {None: KEPT}
 
 
+def test_a_file_that_cannot_be_read_is_left_alone(
+    keep: Keep,
+    logs: Sequence[Mapping[str, Any]],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    """A wrong right, or a disk that fails for a while, costs no kept file; told once."""
+    if not is_within(RIGHTS):
+        again(RIGHTS, request, tmp_path)
+        return
+    weights = keep.checkpoint("checkpoint-100", 0.08)
+    keep.keeper().turn()
+    keep.rotate(weights)
+    os.utime(keep.file(100), (1, 1))
+    keep.file(100).chmod(0)
+    keeper = keep.keeper()
+    for _ in range(3):
+        keeper.turn()
+    assert keep.states() == {100: KEPT}
+    assert [one["event"] for one in logs].count("kept_file_unusable") == 1
+    keep.file(100).chmod(0o600)
+    keeper.turn()
+    assert keep.file(100).exists()
+    assert str(keep.row(100).file).count(":1000000000:") == 1
+
+
 def test_a_folder_below_a_watched_root_is_refused(keep: Keep) -> None:
     """Its files would be new checkpoints, to be measured and kept again."""
     keep.folder = keep.root / "state" / "kept"
@@ -237,147 +276,3 @@ def test_a_kept_file_that_somebody_deleted_is_kept_again(keep: Keep) -> None:
     assert keep.states() == {100: WANTED}
     assert "is gone" in str(keep.row(100).error)
     assert keep.pointer() is None
-
-
-# --- kills and others
-
-
-def test_what_was_put_there_unsaid_is_taken(keep: Keep) -> None:
-    """Killed after the rename, before the row; then the trainer rotates: the pin is found."""
-    weights = keep.checkpoint("checkpoint-100", 0.08)
-    keep.keeper().turn()
-    row = keep.row(100)
-    assert row.file is not None
-    assert keep.store.spoiled(row.kept_id, row.file.place, "as if it was never said")
-    keep.rotate(weights)
-    keep.keeper().turn()
-    assert keep.states() == {100: KEPT}
-    assert keep.file(100).exists()
-
-
-def test_a_folder_that_moved_is_known(keep: Keep, tmp_path: Path) -> None:
-    """Mounted elsewhere, by a host of another name: its own identity says whose rows they are."""
-    keep.checkpoint("checkpoint-100", 0.08)
-    keep.keeper().turn()
-    keep.folder = keep.folder.rename(tmp_path / "moved")
-    keep.keeper().turn()
-    assert keep.file(100).is_relative_to(tmp_path / "moved")
-    pointer = keep.pointer()
-    assert pointer is not None
-    assert pointer["path"] == str(keep.file(100))
-
-
-@pytest.mark.both_engines
-def test_of_two_hosts_the_first_one_keeps(keep: Keep, database: Database, tmp_path: Path) -> None:
-    """The other makes nothing, and takes back what it made when it comes second."""
-    other = Keep(database, tmp_path, tmp_path / "other")
-    keep.checkpoint("checkpoint-100", 0.08)
-    copied = keep.checkpoint("best", 0.07, kilobytes=BIG)
-
-    def overtaken() -> bool:
-        """While it copies, the first host is done."""
-        keep.keeper().turn()
-        return False
-
-    other.keeper(overtaken).turn()
-    assert keep.states() == {100: KEPT, None: KEPT}
-    assert keep.file(None).is_relative_to(keep.folder)
-    assert not list(other.folder.rglob(f"*/best/{copied.name}"))
-    held = [path for path in other.files() if path.endswith(".pt")]
-    kept_there = [
-        row for row in keep.store.rows() if row.file and str(other.folder) in row.file.path
-    ]
-    assert len(held) == len(kept_there)
-
-    keep.store.release([row.kept_id for row in keep.store.rows()], "by a test")
-    other.keeper().turn()
-    keep.keeper().turn()
-    assert [path for path in (*keep.files(), *other.files()) if path.endswith(".pt")] == []
-
-
-TURN = """
-import sys
-from pathlib import Path
-from nptwatch.settings import KeptSettings
-from nptwatch.store.engine import Database
-from nptwatch.store.kept import Kept
-from nptwatch.worker.keeper import Keeper
-from nptwatch.worker.shelf import Shelf
-from nptwatch.errors import DatabaseError
-store = Kept(Database(sys.argv[1]))
-keeper = Keeper(store=store, shelf=Shelf(Path(sys.argv[2]), []),
-                settings=KeptSettings(reserve_gib=0), stopping=lambda: False)
-print("ready", flush=True)
-sys.stdin.readline()
-while any(row.sources for row in store.wanted()):
-    keeper.turn(wait=sys.argv[3] == "wait")
-"""
-
-
-def turning(database: Database, keep: Keep, wait: str) -> subprocess.Popen[str]:
-    """Start a process that takes turns until nothing is wanted."""
-    url = database.engine.url.render_as_string(hide_password=False)
-    child = subprocess.Popen(
-        [sys.executable, "-c", TURN, url, str(keep.folder), wait],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    return child
-
-
-def go(child: subprocess.Popen[str]) -> None:
-    """Let it begin."""
-    assert child.stdin is not None
-    child.stdin.write("\n")
-    child.stdin.flush()
-
-
-def end(child: subprocess.Popen[str]) -> int:
-    """Wait for its end; give the exit code."""
-    code = child.wait(60)
-    for pipe in (child.stdin, child.stdout):
-        assert pipe is not None
-        pipe.close()
-    return code
-
-
-@pytest.mark.both_engines
-def test_many_processes_keep_each_checkpoint_once(keep: Keep, database: Database) -> None:
-    """Workers and the daemon at once: each has a file, none has two, nothing is left over."""
-    for step in range(8, 0, -1):
-        keep.checkpoint(f"checkpoint-{step}", 0.01 + step / 100)
-    keep.checkpoint("best", 0.005, kilobytes=BIG)
-    children = [turning(database, keep, wait) for wait in ("wait", "wait", "no", "no")]
-    for child in children:
-        go(child)
-    assert [end(child) for child in children] == [0, 0, 0, 0]
-    assert set(keep.states().values()) == {KEPT}
-    files = [path for path in keep.files() if path.endswith(".pt")]
-    assert len(files) == len(keep.states())
-    assert not [path for path in keep.files() if ".making" in path]
-
-
-def test_killed_at_any_moment_a_pin_is_whole_or_not_there(keep: Keep, database: Database) -> None:
-    """SIGKILL in the middle of a copy, again and again; in the end all is as if there was none."""
-    best = keep.checkpoint("best", 0.08, kilobytes=2 * BIG)
-    kills = 0
-    for _ in range(3):
-        child = turning(database, keep, "wait")
-        go(child)
-        until(lambda child=child: _half_made(keep) or child.poll() is not None, seconds=30)
-        child.send_signal(signal.SIGKILL)
-        kills += end(child) == -signal.SIGKILL
-        for path in keep.folder.glob("run1-*/*/*/npt_weights.pt"):
-            assert path.read_bytes() == best.read_bytes()
-    keep.keeper().turn()
-    assert kills > 0
-    assert keep.states() == {None: KEPT}
-    assert keep.file(None).read_bytes() == best.read_bytes()
-    assert not list(keep.folder.glob(".making*"))
-
-
-def _half_made(keep: Keep) -> bool:
-    return any(path.stat().st_size for path in keep.folder.glob(".making*/*/npt_weights.pt"))

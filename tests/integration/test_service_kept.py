@@ -105,8 +105,21 @@ def test_a_worker_killed_between_result_and_pin_loses_nothing(place: Place, star
         daemon.wait_for("worker_crashed")
         assert states(place) == {200: KeptState.WANTED}
     until(lambda: states(place) == {200: KeptState.KEPT}, seconds=LONG)
-    assert "worker" not in daemon.wait_for("kept")
     assert daemon.stop() == 0
+
+
+def test_a_pin_that_hangs_holds_up_no_measurement(place: Place, start: Start) -> None:
+    """Nor the worker's end: what it waits for is somebody else's then."""
+    (place.state_dir / "kept").mkdir(parents=True)
+    with (place.state_dir / "kept" / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        daemon = start()
+        for step, mse in ((200, 0.08), (300, 0.07), (400, 0.06)):
+            place.checkpoint(step, mse=mse)
+            until(lambda step=step: place.graded().get(step) == "GOOD", seconds=LONG)
+        assert set(states(place).values()) == {KeptState.WANTED}
+        assert daemon.stop() == 0
+    assert place.job(400).attempts == 0
 
 
 def test_a_daemon_killed_before_the_pin_makes_it_at_its_next_start(
