@@ -30,7 +30,8 @@ pytestmark = pytest.mark.both_engines
 
 RUN = "run-3"
 SIZE = Size(runs=8, checkpoints_per_run=40, details_bytes=10, queued=4)
-
+OF_A_SERVER = Size(runs=100, checkpoints_per_run=40, details_bytes=10, queued=400)
+"""A server is not to be deceived: it looks how large its tables are."""
 
 OF_A_MILLION = {
     "ix_checkpoints_run_id_step": "1141091 334 1",
@@ -57,8 +58,10 @@ OF_A_MILLION = {
 
 @pytest.fixture
 def database(database: Database) -> Database:
-    """Give a filled database, as it is before anybody analyzed it."""
-    fill(database, SIZE)
+    """Give a filled database; a server's is analyzed, as autovacuum does, a file's is not."""
+    fill(database, SIZE if database.path is not None else OF_A_SERVER)
+    if database.path is None:
+        Upkeep(database).analyze()
     return database
 
 
@@ -116,8 +119,6 @@ def test_no_question_reads_a_large_table_through(
             ask()
         assert heard, name
         found[name] = [scan for each in heard for scan in scans(database, each, small=True)]
-    if database.path is None:
-        found.pop("old")  # with statistics of a small table a server joins by its whole index
     assert {name: scanned for name, scanned in found.items() if scanned} == {}
 
 
