@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("settings", type=Path)
     parser.add_argument("--until-empty", action="store_true")
     parser.add_argument("--max-seconds", type=float)
+    parser.add_argument("--ray", metavar="ADDRESS")
     arguments = parser.parse_args()
     settings = parse_settings(arguments.settings.read_bytes())
     configure_logs(level=settings.log.level, form="json")
@@ -40,6 +41,17 @@ def main() -> int:
 
 def make_team(settings: Settings, stores: Stores, arguments: argparse.Namespace) -> Team:
     """Build what the verb builds, with the tests' diagnoser."""
+    if arguments.ray:
+        from nptwatch.service.ray_team import RayPlan, RayTeam, connect
+
+        connect(arguments.ray)
+        plan = RayPlan(
+            workers=settings.worker.count,
+            gpus=0.25,
+            until_empty=arguments.until_empty,
+            diagnoser=DIAGNOSER,
+        )
+        return RayTeam(settings, stores, plan)
     more = ["--until-empty"] if arguments.until_empty else []
     return Supervisor(settings, stores, arguments=["--diagnoser", DIAGNOSER, *more])
 
