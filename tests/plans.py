@@ -62,7 +62,9 @@ def scans(database: Database, statement: Statement, *, small: bool) -> list[str]
         return [
             line
             for line in _sqlite_plan(database, statement)
-            if line.startswith("SCAN ") and not _MAY_BE_SCANNED.fullmatch(line.split()[1])
+            if line.startswith("SCAN ")
+            and not _MAY_BE_SCANNED.fullmatch(line.split()[1])
+            and line.split()[-1] not in OF_WAITING_JOBS
         ]
     return list(_full_scans(_postgres_plan(database, statement, small=small)))
 

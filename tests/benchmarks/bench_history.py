@@ -43,6 +43,7 @@ GLANCE = (
     (glance._DEPTH, ()),
     (glance._DONE, ()),
     (glance._OLDEST, ()),
+    (glance._WAITING, ()),
     (glance._PENDING, ()),
     (glance._RUNS, ()),
     (glance._CHANGES, (5,)),
@@ -102,12 +103,18 @@ def status(database: Database, history: History, queue: Queue) -> None:
     """Ask what `nptwatch status` asks, the way it takes on this engine."""
     if database.path is not None:
         found = glance_at(
-            database.path, now=datetime.now(UTC), silent_seconds=60, changes=5, busy_seconds=5
+            database.path,
+            now=datetime.now(UTC),
+            silent_seconds=60,
+            changes=5,
+            busy_seconds=5,
+            paths=database.paths,
         )
         assert found is not None
         return
     queue.depth()
     queue.oldest_queued_at()
+    queue.waiting()
     Workers(database).alive(60)
     history.runs()
     history.changes(limit=5)

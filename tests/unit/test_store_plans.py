@@ -98,6 +98,7 @@ def all_questions(database: Database, clock: FakeClock) -> dict[str, Callable[[]
         "show": lambda: history.show(file),
         "depth": queue.depth,
         "oldest": queue.oldest_queued_at,
+        "waiting": queue.waiting,
         "pending": Outbox(database).pending,
         "claim": lambda: queue.claim("w", lease_seconds=60),
         "old": lambda: Retention(database).forget(1, pause=lambda _seconds: False, dry_run=True),
