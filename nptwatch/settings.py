@@ -19,6 +19,7 @@ from nptwatch.channel_settings import (
     DigestSettings,
 )
 from nptwatch.errors import ConfigError
+from nptwatch.grade_settings import GradeSettings
 from nptwatch.machine_settings import GiB, LabelSettings, PathPairs
 from nptwatch.paths import PathMap
 from nptwatch.sections import PositiveSeconds, Seconds, Section
@@ -214,6 +215,7 @@ class Settings(Section):
     watch: WatchSettings = WatchSettings()
     base: BaseSection = BaseSection()
     diagnostic: DiagnosticSettings = DiagnosticSettings()
+    grades: GradeSettings = GradeSettings()
     full: FullSettings = FullSettings()
     labels: LabelSettings = LabelSettings()
     worker: WorkerSettings = WorkerSettings()

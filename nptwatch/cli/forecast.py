@@ -16,6 +16,7 @@ from nptwatch.cli.session import (
     reading,
     settings_of,
 )
+from nptwatch.diagnostics.identity import bounds_of
 from nptwatch.service.forecasting import due_text, forecast_of, living
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ def forecast(
 
     Example: nptwatch forecast equivalence
     """
-    with reading(settings_of(config, state_dir, database_url)) as stores:
+    settings = settings_of(config, state_dir, database_url)
+    with reading(settings) as stores:
         name = stores.history.run(run).run
         rows = stores.history.history(run)
-    made = forecast_of(rows)
+    made = forecast_of(rows, bounds_of(settings))
     if as_json:
         print_json({"run": name} | as_mapping(made) | {"targets": plain(made.targets)})
     else:

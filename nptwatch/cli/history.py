@@ -18,6 +18,7 @@ from nptwatch.cli.session import (
     settings_of,
 )
 from nptwatch.cli.since import parse_since
+from nptwatch.diagnostics.identity import bounds_of
 from nptwatch.errors import ConfigError
 from nptwatch.service.forecasting import forecast_of
 
@@ -127,7 +128,8 @@ def history(
         raise ConfigError("history takes --json or --csv, not both")
     screen = Screen.of_stdout()
     begin = parse_since(since, now=screen.now)
-    with reading(settings_of(config, state_dir, database_url)) as stores:
+    settings = settings_of(config, state_dir, database_url)
+    with reading(settings) as stores:
         rows = stores.history.history(
             run,
             limit=limit,
@@ -143,7 +145,7 @@ def history(
         write_csv(rows, screen.out)
     elif rows:
         print_history(rows, screen)
-        for line in forecast_lines(forecast_of(every), screen):
+        for line in forecast_lines(forecast_of(every, bounds_of(settings)), screen):
             screen.say(line)
     else:
         where = " yet" if not every else " since then" if since else " there"

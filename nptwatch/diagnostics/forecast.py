@@ -9,15 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nptwatch.diagnostics.grading import (
-    EXCELLENT_COSINE,
-    EXCELLENT_MSE,
-    GOOD_COSINE,
-    GOOD_MSE,
-    Grade,
-    Progress,
-    progress_of,
-)
+from nptwatch.diagnostics.grading import GUIDE, Bounds, Grade, Progress, progress_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +22,7 @@ FEWEST_POINTS = 5
 _LEVEL = 0.6
 """A trend that keeps so much of its value as far as one can see levels off."""
 
-_BOUNDS = {Grade.GOOD: (GOOD_MSE, GOOD_COSINE), Grade.EXCELLENT: (EXCELLENT_MSE, EXCELLENT_COSINE)}
+_TARGETS = (Grade.GOOD, Grade.EXCELLENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +66,9 @@ class Forecast:
 
 
 def forecast(
-    points: Sequence[tuple[int, float]], cosines: Sequence[tuple[int, float]] = ()
+    points: Sequence[tuple[int, float]],
+    cosines: Sequence[tuple[int, float]] = (),
+    bounds: Bounds = GUIDE,
 ) -> Forecast:
     """Forecast the steps at which a run becomes GOOD and EXCELLENT.
 
@@ -82,13 +76,14 @@ def forecast(
         points: step and MSE of each measured checkpoint, in the order in which they were trained.
             A step that comes again was trained again: it replaces all above it that came before.
         cosines: step and cosine of the same checkpoints; without them only the MSE counts.
+        bounds: where the grades begin.
     """
     mse, cosine = trunk(points), trunk(cosines)
     if not mse:
         return Forecast(why_not=_too_few(0))
     now_step, now_mse = list(mse.items())[-1]
     fits = (_Curve("MSE", mse), _Curve("cosine", {s: 1 - each for s, each in cosine.items()}))
-    targets = {grade.value: _due(grade, mse, cosine, fits) for grade in _BOUNDS}
+    targets = {grade.value: _due(bounds.of(grade), mse, cosine, fits) for grade in _TARGETS}
     return Forecast(
         now_step=now_step,
         now_mse=now_mse,
@@ -164,12 +159,14 @@ class _Curve:
 
 
 def _due(
-    grade: Grade,
+    bounds: tuple[float, float],
     mse: Mapping[int, float],
     cosine: Mapping[int, float],
     fits: tuple[_Curve, _Curve],
 ) -> Due:
-    mse_bound, cosine_bound = _BOUNDS[grade]
+    mse_bound, cosine_bound = bounds
+    if mse_bound <= 0 or cosine_bound >= 1:
+        return Due(why="by its bounds nothing can be")
     reached = [s for s in mse if mse[s] < mse_bound and cosine.get(s, 1.0) > cosine_bound]
     reached_at = reached[0] if reached else None
     now_step = [*mse][-1]

@@ -10,7 +10,7 @@ from nptwatch.diagnostics import full_tests
 from nptwatch.diagnostics.drafting import generate_from_drafts
 from nptwatch.diagnostics.full_tests import Generated
 from nptwatch.diagnostics.generation import Draw, decode
-from nptwatch.diagnostics.grading import Grade
+from nptwatch.diagnostics.grading import GUIDE, Bounds, Grade
 from nptwatch.diagnostics.probes import (
     BASIC_PROMPT,
     GENERATION_PROMPTS,
@@ -62,6 +62,7 @@ class FullDiagnostic:
     continuations: Continuations
     residual: str
     texts: tuple[str, ...] = ()
+    bounds: Bounds = GUIDE
 
     def measure(
         self,
@@ -121,7 +122,12 @@ class FullDiagnostic:
 
     @property
     def _quick(self) -> QuickDiagnostic:
-        return QuickDiagnostic(references=self.references, residual=self.residual, texts=self.texts)
+        return QuickDiagnostic(
+            references=self.references,
+            residual=self.residual,
+            texts=self.texts,
+            bounds=self.bounds,
+        )
 
     def _generation(self, npt: Mapping[int, NptLayer], *, drop: bool) -> TestResult:
         base, kept = self.references.base, self.continuations

@@ -21,32 +21,57 @@ class Grade(StrEnum):
     UNLOADABLE = "UNLOADABLE"  # wrong names, shapes or base; corrupt
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Where grades begin: MSEs are below theirs, cosines above (of FAIR: at least).
+
+    An MSE of 0 or a cosine of 1 is never passed: the grade is not given.
+    """
+
+    excellent_mse: float = EXCELLENT_MSE
+    good_mse: float = GOOD_MSE
+    fair_mse: float = FAIR_MSE
+    excellent_cosine: float = EXCELLENT_COSINE
+    good_cosine: float = GOOD_COSINE
+    fair_cosine: float = FAIR_COSINE
+
+    def of(self, grade: Grade) -> tuple[float, float]:
+        """Give the MSE and the cosine of EXCELLENT or GOOD."""
+        if grade is Grade.EXCELLENT:
+            return self.excellent_mse, self.excellent_cosine
+        return self.good_mse, self.good_cosine
+
+
+GUIDE = Bounds()
+"""The user's guide's."""
+
 _RANK = {Grade.POOR: 0, Grade.FAIR: 1, Grade.GOOD: 2, Grade.EXCELLENT: 3}
 
 
-def loss_status(mse: float) -> Grade:
+def loss_status(mse: float, bounds: Bounds = GUIDE) -> Grade:
     """Grade an MSE: below 0.05, 0.1, 0.5; a value on a bound belongs to the lower grade."""
-    if mse < EXCELLENT_MSE:
+    if mse < bounds.excellent_mse:
         return Grade.EXCELLENT
-    if mse < GOOD_MSE:
+    if mse < bounds.good_mse:
         return Grade.GOOD
-    return Grade.FAIR if mse < FAIR_MSE else Grade.POOR
+    return Grade.FAIR if mse < bounds.fair_mse else Grade.POOR
 
 
-def direction_status(cosine: float) -> Grade:
+def direction_status(cosine: float, bounds: Bounds = GUIDE) -> Grade:
     """Grade a cosine: above 0.95, above 0.9, at least 0.8 (the guide's MODERATE is FAIR)."""
-    if cosine > EXCELLENT_COSINE:
+    if cosine > bounds.excellent_cosine:
         return Grade.EXCELLENT
-    if cosine > GOOD_COSINE:
+    if cosine > bounds.good_cosine:
         return Grade.GOOD
-    return Grade.FAIR if cosine >= FAIR_COSINE else Grade.POOR
+    return Grade.FAIR if cosine >= bounds.fair_cosine else Grade.POOR
 
 
-def grade_of(mse: float, cosine: float) -> Grade:
+def grade_of(mse: float, cosine: float, bounds: Bounds = GUIDE) -> Grade:
     """Return the lower of the two grades. NaN grades as INVALID."""
     if not (mse == mse and cosine == cosine):  # noqa: PLR0124 - NaN is unequal to itself
         return Grade.INVALID
-    return min(loss_status(mse), direction_status(cosine), key=_RANK.__getitem__)
+    grades = (loss_status(mse, bounds), direction_status(cosine, bounds))
+    return min(grades, key=_RANK.__getitem__)
 
 
 def at_least(grade: str | None, wanted: Grade) -> bool:

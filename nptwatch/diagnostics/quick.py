@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nptwatch.diagnostics.grading import Finding, Grade, findings_of, grade_of
+from nptwatch.diagnostics.grading import GUIDE, Bounds, Finding, Grade, findings_of, grade_of
 from nptwatch.diagnostics.probes import QUICK_PROMPTS, tokenize
 from nptwatch.diagnostics.results import QuickResult, Score, mean_score
 from nptwatch.diagnostics.sweep import Variant, sweep
@@ -34,11 +34,13 @@ class QuickDiagnostic:
             takes the lower MSE: an early checkpoint may look better under the wrong rule, so
             a choice is never carried over to the next one.
         texts: what to measure on instead of the guide's prompts; none: those.
+        bounds: where grades begin.
     """
 
     references: References
     residual: str
     texts: tuple[str, ...] = ()
+    bounds: Bounds = GUIDE
 
     def measure(self, checkpoint: Checkpoint, *, accuracy: bool = True) -> QuickResult:
         """Measure a checkpoint that was read.
@@ -52,7 +54,12 @@ class QuickDiagnostic:
         """
         started = time.perf_counter()
         layout = infer_layout(checkpoint.shapes, self.references.base.shape)
-        setting = Setting(load_seconds=checkpoint.read_seconds, started=started, texts=self.texts)
+        setting = Setting(
+            load_seconds=checkpoint.read_seconds,
+            started=started,
+            texts=self.texts,
+            bounds=self.bounds,
+        )
         if (why := _bad_weights(checkpoint)) is not None:
             return _invalid(layout, why, setting)
         prompts = self.texts or QUICK_PROMPTS
@@ -83,11 +90,12 @@ class QuickDiagnostic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """When a measurement began, what reading took before, and on what it is made."""
+    """When a measurement began, what reading took before, on what it is made, how it is graded."""
 
     load_seconds: float
     started: float
     texts: tuple[str, ...] = ()
+    bounds: Bounds = GUIDE
 
     @property
     def sweep_seconds(self) -> float:
@@ -132,7 +140,7 @@ def _judge(
     return _result(
         layout,
         setting,
-        grade=grade_of(mean.mse, mean.cosine),
+        grade=grade_of(mean.mse, mean.cosine, setting.bounds),
         scores=finite[rule].scores,
         mean=mean,
         residual=rule,
@@ -180,5 +188,6 @@ def _result(layout: Layout, setting: Setting, **measured: Any) -> QuickResult:  
         load_seconds=setting.load_seconds,
         sweep_seconds=setting.sweep_seconds,
         texts=setting.texts,
+        bounds=setting.bounds,
         **{**nothing, **measured},
     )

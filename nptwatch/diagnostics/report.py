@@ -81,6 +81,7 @@ def quick_report(
         "base_revision": base_revision,
         "diagnostics_version": DIAGNOSTICS_VERSION,
         "probe_texts": list(result.texts),
+        "grade_bounds": asdict(result.bounds),
         "residual": result.residual,
         "residual_mse": {rule: number(mse) for rule, mse in result.residual_mse.items()},
         "local_errors": [

@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from nptwatch.diagnostics.grading import GUIDE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nptwatch.diagnostics.grading import Finding, Grade
+    from nptwatch.diagnostics.grading import Bounds, Finding, Grade
     from nptwatch.npt.layout import Layout
 
 
@@ -77,6 +79,7 @@ class QuickResult:
         local: each NPT layer's own error under that rule, ascending; empty where not measured.
         why: what makes the checkpoint INVALID, or "".
         texts: what was measured on instead of the guide's prompts; none: those.
+        bounds: where its grades begin.
         load_seconds: reading and checking the checkpoint.
         sweep_seconds: the forward passes and the comparison.
     """
@@ -93,6 +96,7 @@ class QuickResult:
     load_seconds: float
     sweep_seconds: float
     texts: tuple[str, ...] = ()
+    bounds: Bounds = GUIDE
 
 
 class TestStatus(StrEnum):

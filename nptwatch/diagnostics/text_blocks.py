@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nptwatch.diagnostics.grading import Grade, direction_status, loss_status
+from nptwatch.diagnostics.grading import Bounds, Grade, direction_status, loss_status
 
 if TYPE_CHECKING:
     from nptwatch.diagnostics.report import Report
@@ -98,13 +98,15 @@ def accuracy_lines(report: Report, style: Style) -> list[str]:
             return []
         return ["", style.heading("ACCURACY METRICS"), "   MSE Loss: accuracy not measured"]
     mse, cosine = accuracy["avg_mse"], accuracy["avg_cosine_similarity"]
-    direction = str(direction_status(cosine)).replace(Grade.FAIR, "MODERATE")  # the guide's word
+    bounds = Bounds(**report.get("grade_bounds", {}))
+    fair = "MODERATE"  # the guide's word
+    direction = str(direction_status(cosine, bounds)).replace(Grade.FAIR, fair)
     return [
         "",
         style.heading("ACCURACY METRICS"),
         f"   MSE Loss: {mse:.6f}",
         f"   Cosine Similarity: {cosine:.4f}",
-        f"   Loss Status: {style.marked(loss_status(mse))}",
+        f"   Loss Status: {style.marked(loss_status(mse, bounds))}",
         f"   Direction Status: {style.marked(direction)}",
         f"   KL: {fixed(accuracy['kl'], 4)} nats/token   "
         f"Same top token: {percent(accuracy['top1_agreement'], 0)}   "

@@ -24,6 +24,7 @@ from nptwatch.alerts.outbox import Sender
 from nptwatch.alerts.routing import Router
 from nptwatch.alerts.templates import Texts
 from nptwatch.alerts.watching import Lookout
+from nptwatch.diagnostics.identity import bounds_of
 from nptwatch.service.build import build_keeper, build_watcher, is_sqlite, open_stores
 from nptwatch.service.digesting import LOOK_SECONDS, Digest
 from nptwatch.service.forecasting import Forecasts
@@ -84,7 +85,7 @@ class Crew:
             channels,
             settings.alerts,
             texts=Texts(settings.alerts.templates),
-            forecast=Forecasts(self._stores.history).of,
+            forecast=Forecasts(self._stores.history, bounds_of(settings)).of,
             random=Random(),  # noqa: S311 - jitter
         )
         self._digest = Digest(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nptwatch.diagnostics.forecast import Due, Forecast, forecast
+from nptwatch.diagnostics.grading import GUIDE
 from nptwatch.errors import NptwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nptwatch.diagnostics.grading import Bounds
     from nptwatch.store.history import History
     from nptwatch.store.records import HistoryRow
 
@@ -20,8 +22,9 @@ _DIGITS = 3
 class Forecasts:
     """Forecasts runs for alerts."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, bounds: Bounds = GUIDE) -> None:
         self._history = history
+        self._bounds = bounds
 
     def of(self, event: Mapping[str, Any]) -> str | None:  # Any: free JSON
         """Say in one line when the run of an event is due; None where nobody can say."""
@@ -29,7 +32,7 @@ class Forecasts:
         if run is None:
             return None
         try:
-            made = forecast_of(self._history.history(run))
+            made = forecast_of(self._history.history(run), self._bounds)
         except NptwatchError:  # an alert does not wait for a forecast
             return None
         due = {grade: due for grade, due in made.targets.items() if due.step is not None}
@@ -66,7 +69,7 @@ def _given_up(row: HistoryRow, again: HistoryRow) -> bool:
     return (row.step or 0) >= (again.step or 0) and _first_seen(row) < _first_seen(again)
 
 
-def forecast_of(rows: Sequence[HistoryRow]) -> Forecast:
+def forecast_of(rows: Sequence[HistoryRow], bounds: Bounds = GUIDE) -> Forecast:
     """Forecast a run from its history."""
     alive = living(rows)
     return forecast(
@@ -76,6 +79,7 @@ def forecast_of(rows: Sequence[HistoryRow]) -> Forecast:
             for row in alive
             if row.step is not None and row.cosine is not None
         ],
+        bounds,
     )
 
 

@@ -14,7 +14,7 @@ from nptwatch.diagnostics.full import FullDiagnostic
 from nptwatch.diagnostics.full_report import full_report, overall_status
 from nptwatch.diagnostics.generation import Continuations
 from nptwatch.diagnostics.grading import Grade
-from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
+from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION, bounds_of
 from nptwatch.diagnostics.probes import (
     BASIC_PROMPT,
     PER_LAYER_PROMPT,
@@ -245,6 +245,7 @@ def quick_diagnostic(settings: Settings, references: References) -> QuickDiagnos
         references=references,
         residual=settings.diagnostic.residual,
         texts=settings.diagnostic.probe_texts,
+        bounds=bounds_of(settings),
     )
 
 
@@ -257,6 +258,7 @@ def full_diagnostic(settings: Settings, references: References) -> FullDiagnosti
         ),
         residual=settings.diagnostic.residual,
         texts=settings.diagnostic.probe_texts,
+        bounds=bounds_of(settings),
     )
 
 

@@ -14,10 +14,13 @@ from nptwatch.diagnostics.probes import tokenize
 from nptwatch.diagnostics.quick import QuickDiagnostic
 from nptwatch.diagnostics.reference import References, compute_reference
 from nptwatch.diagnostics.sweep import Variant, sweep
+from nptwatch.grade_settings import GradeSettings
 from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import NptLayer, npt_layers
 from nptwatch.npt.reader import Checkpoint, read_checkpoint
+from nptwatch.settings import Settings
+from nptwatch.worker.gpu import full_diagnostic, quick_diagnostic
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CASES = sorted(path.name for path in (GOLDEN / "cases").iterdir())
@@ -171,3 +174,22 @@ def test_the_run_s_recorded_numbers_agree(base: BaseModel) -> None:
         assert result.mean is not None
         assert result.mean.mse == pytest.approx(numbers["avg_mse"], rel=RELATIVE)
         assert result.mean.cosine == pytest.approx(numbers["avg_cosine_similarity"], rel=RELATIVE)
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+def test_grades_are_by_the_bounds_of_the_settings(
+    base: BaseModel, tmp_path: Path, profile: str
+) -> None:
+    """The last checkpoint of the run: zero puts a grade out of reach, a wide bound within it."""
+    path = GOLDEN / "run/experiments/equivalence/checkpoints/final/npt_weights.pt"
+    grades = {}
+    zero = {"excellent_mse": 0, "good_mse": 0, "fair_mse": 0}
+    for name, bounds in (("guide", {}), ("zero", zero), ("wide", {"good_mse": 0.5})):
+        settings = Settings(state_dir=tmp_path, grades=GradeSettings(**bounds))
+        if profile == "quick":
+            result = quick_diagnostic(settings, References(base=base)).measure(read(path))
+        else:
+            full = full_diagnostic(settings, References(base=base))
+            result = full.measure(read(path), quick=True).quick
+        grades[name] = str(result.grade)
+    assert grades == {"guide": "FAIR", "zero": "POOR", "wide": "GOOD"}

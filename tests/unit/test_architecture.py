@@ -32,6 +32,7 @@ SHARED_GROUND = {
     "settings",
     "sections",
     "alert_settings",
+    "grade_settings",
     "channel_settings",
     "machine_settings",
     "paths",
