@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nptwatch.store.labels import Offer
 
 _QUEUED: ColumnElement[JobState] = literal_column(f"'{JobState.QUEUED.value}'")
-"""Said in the statement's text, not bound: else the partial index would not be used."""
+"""In the text, not bound: a server's plan for any value has no use for a partial index."""
 
 
 def claim_by(
