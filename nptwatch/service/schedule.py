@@ -86,7 +86,10 @@ def _first_run(chore: Chore) -> datetime:
 
 
 class Outages:
-    """Logs a lost database once, and once when it is back, however many chores miss it."""
+    """Logs a lost database once, and once when it is back, however many chores miss it.
+
+    It is back for all when one that missed it works: the others' turns may be hours away.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -103,7 +106,8 @@ class Outages:
     def worked(self, name: str) -> None:
         """A chore reached the database."""
         with self._lock:
-            last = self._failing == {name}
-            self._failing.discard(name)
-        if last:
+            back = name in self._failing
+            if back:
+                self._failing.clear()
+        if back:
             log.info("database_back", chore=name)

@@ -168,7 +168,7 @@ class Database:
         """
         self._check_file()
         try:
-            with self._writer.connect() as connection:
+            with self._handles.used(), self._writer.connect() as connection:
                 if self.path is not None:
                     connection.detach()
                     connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
@@ -212,19 +212,20 @@ class Database:
                 raise DatabaseError(msg) from exc
 
     def close(self) -> None:
-        """Close all connections but those in use by other threads."""
+        """Close all connections; those in use by other threads at the end of their transactions."""
         self._handles.close()
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
         self._check_file()
-        try:
-            with engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as exc:
-            if is_read_only(exc):
-                self._handles.close()  # the file may be writable again, they are not
-            raise explain(exc, self.safe_url, self.path) from exc
+        with self._handles.used():
+            try:
+                with engine.begin() as connection:
+                    yield connection
+            except SQLAlchemyError as exc:
+                if is_read_only(exc):
+                    self._handles.close()  # the file may be writable again, they are not
+                raise explain(exc, self.safe_url, self.path) from exc
 
     def _server_arguments(self) -> dict[str, Any]:  # Any: see there
         """Give what create_engine needs for a server."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select, text
 
+from nptwatch.alert_settings import AlertSettings
+from nptwatch.alerts.levels import REACHED, REGRESSED
+from nptwatch.diagnostics.grading import Grade, at_least
 from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import JobState
 from nptwatch.store.tables import Checkpoint, EventRow, Job, OutboxRow, Result, StatusChangeRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Row
 
     from nptwatch.store.engine import Database
 
@@ -112,10 +117,52 @@ def check_messages(
     """Hold that each change that asks for a message has it, once on each channel; give how many.
 
     Args:
-        kind_of: the alert that a change from one grade to another raises; None: it raises none.
+        kind_of: what rules that know nothing but the change raise from it; None: nothing.
     """
+    wanted = {
+        (change.run_id, kind, change.fingerprint)
+        for change in _changes(database)
+        if (kind := kind_of(change.old, change.new)) is not None
+    }
+    posted = [(event.run_id, event.kind, event.subject) for event in _posted(database)]
+    assert Counter(posted) == dict.fromkeys(wanted, channels)
+    return len(posted)
+
+
+def check_told(database: Database, channels: int = 1) -> int:
+    """Hold that people were told each new height of a run, once, and nothing that they knew; give how often.
+
+    The rules are those that people have, with the kinds that they have by default.
+    """
+    posted = _posted(database)
+    assert set(Counter(event.event_id for event in posted).values()) <= {channels}
+    assert {event.kind for event in posted} <= set(AlertSettings().kinds)
+    first: dict[tuple[int, str], str] = {}
+    for change in _changes(database):
+        for grade in REACHED:
+            if at_least(change.new, grade):
+                first.setdefault((change.run_id, grade), change.fingerprint)
+                break
+    told = {(event.run_id, event.payload["new"], event.subject) for event in posted}
+    heights = {
+        (run_id, grade, subject)
+        for (run_id, grade), subject in first.items()
+        if grade == Grade.EXCELLENT or (run_id, Grade.EXCELLENT) not in first
+    }
+    assert heights <= told, "the first time that a run was so good is told"
+    believed: dict[int | None, str] = {}
+    for event in posted:
+        if event.kind not in {*REACHED.values(), REGRESSED} or event.late:
+            continue
+        known, new = believed.get(event.run_id), event.payload["new"]
+        assert at_least(known, new) == (event.kind == REGRESSED), "told what they did not know"
+        believed[event.run_id] = new
+    return len(posted)
+
+
+def _changes(database: Database) -> Sequence[Row[*tuple[Any, ...]]]:  # Any: named columns
     with database.read() as connection:
-        changes = connection.execute(
+        return connection.execute(
             select(
                 StatusChangeRow.run_id,
                 Checkpoint.fingerprint,
@@ -124,16 +171,22 @@ def check_messages(
             )
             .join(Job, Job.id == StatusChangeRow.job_id)
             .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
+            .order_by(StatusChangeRow.id)
         ).all()
-        posted = connection.execute(
-            select(EventRow.run_id, EventRow.kind, EventRow.subject).join(
-                OutboxRow, OutboxRow.event_row_id == EventRow.id
+
+
+def _posted(database: Database) -> Sequence[Row[*tuple[Any, ...]]]:  # Any: named columns
+    """Give the events with a row for each message."""
+    with database.read() as connection:
+        return connection.execute(
+            select(
+                EventRow.event_id,
+                EventRow.run_id,
+                EventRow.kind,
+                EventRow.subject,
+                EventRow.payload,
+                EventRow.late,
             )
+            .join(OutboxRow, OutboxRow.event_row_id == EventRow.id)
+            .order_by(EventRow.id)
         ).all()
-    wanted = {
-        (change.run_id, kind, change.fingerprint)
-        for change in changes
-        if (kind := kind_of(change.old, change.new)) is not None
-    }
-    assert Counter((*row,) for row in posted) == dict.fromkeys(wanted, channels)
-    return len(posted)

@@ -17,11 +17,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bookkeeping import audit, audited, check_messages, check_results, check_story
+from bookkeeping import audit, audited, check_results, check_story, check_told
 from elsewhere import LoneCrew, LoneWorker
 from serving import Place, times_measured
 
-from nptwatch.diagnostics.grading import Grade, at_least
 from nptwatch.store.engine import Database
 from nptwatch.store.migrate import upgrade
 from nptwatch.store.records import JobState
@@ -168,14 +167,6 @@ def train(place: Place, load: Load) -> list[Path]:
     return weights
 
 
-def kind_of(old: str | None, new: str) -> str | None:
-    """Say which alert a change of status raises, in words of its own."""
-    for grade, kind in ((Grade.EXCELLENT, "reached_excellent"), (Grade.GOOD, "reached_good")):
-        if at_least(new, grade) and not at_least(old, grade):
-            return kind
-    return None
-
-
 @pytest.mark.both_engines
 def test_workers_killed_at_random_lose_and_repeat_nothing(place: Place, tmp_path: Path) -> None:
     """Two watchers, eight workers, one killed each second: every job ends once, with its alert once."""
@@ -189,7 +180,7 @@ def test_workers_killed_at_random_lose_and_repeat_nothing(place: Place, tmp_path
 
     check_results(database, jobs)
     check_story(database)
-    alerts = check_messages(database, kind_of)
+    alerts = check_told(database)
     steps = audited(database)
     went = Counter((step.old, step.new) for step in steps)
     back = [step for step in steps if (step.old, step.new) == ("leased", "queued")]

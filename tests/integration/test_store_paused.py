@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bookkeeping import check_messages, check_results, check_story
+from bookkeeping import check_results, check_story, check_told
 from elsewhere import LoneWorker
 from serving import Place, times_measured
 from watching import until
@@ -103,17 +103,12 @@ def replan(weights: Path, **plan: object) -> None:
     (weights.parent / "plan.json").write_text(json.dumps(plan))
 
 
-def kind_of(_old: str | None, new: str) -> str | None:
-    """Say which alert a change raises here."""
-    return "reached_good" if new == "GOOD" else None
-
-
 def check_books(stage: Stage, grades: dict[int, str]) -> None:
     """Hold that each step has one result, of this grade, and all that belongs to it."""
     assert stage.place.graded() == grades
     check_results(stage.place.stores.database, len(grades))
     check_story(stage.place.stores.database)
-    alerts = check_messages(stage.place.stores.database, kind_of)
+    alerts = check_told(stage.place.stores.database)
     assert alerts == list(grades.values()).count("GOOD")
 
 

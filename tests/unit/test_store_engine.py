@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -231,13 +232,43 @@ def test_full_disk_loses_nothing(database: Database, clock: FakeClock) -> None:
     assert sum(queue.depth().values()) == queued + 1
 
 
-def test_what_was_in_use_at_a_close_is_closed_by_the_next(database: Database) -> None:
-    """No connection is forgotten in a pool that was given up: it would keep the file as it was."""
-    with database.read():
+def test_what_is_in_use_at_a_close_is_closed_after_it(database: Database) -> None:
+    """No connection is left that would keep the file as it was, and none is closed under its user."""
+    with database.read() as connection:
         database.close()
-    assert open_handles(database)
-    database.close()
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+        with database.read():  # its own thread does not wait for itself
+            assert open_handles(database)
     assert open_handles(database) == []
+
+
+def test_connections_are_closed_under_nobody(database: Database) -> None:
+    """Threads that use the database notice nothing of others that close it all the time."""
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def use() -> None:
+        try:
+            while not done.is_set():
+                with database.begin() as connection:
+                    connection.exec_driver_sql("UPDATE runs SET name = name")
+                with database.read() as connection:
+                    connection.exec_driver_sql("SELECT count(*) FROM runs").scalar()
+        except BaseException as error:  # noqa: BLE001 - told by the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=use, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        database.close()
+        with database.read():
+            pass
+    done.set()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert errors == []
 
 
 def open_handles(database: Database) -> list[str]:
