@@ -10,14 +10,16 @@ from sqlalchemy.orm import aliased
 
 from nptwatch.store.labels import base_pattern
 from nptwatch.store.names import best_first
+from nptwatch.store.postgres import is_postgres
 from nptwatch.store.records import Claim, FileState, JobState, KeptState
 from nptwatch.store.tables import Checkpoint, File, Job, KeptCheckpoint, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import ColumnElement, RowMapping, Select
     from sqlalchemy.engine import Connection
+    from sqlalchemy.sql.base import ReadOnlyColumnCollection
     from sqlalchemy.sql.dml import ReturningUpdate
 
     from nptwatch.paths import PathMap
@@ -26,10 +28,19 @@ if TYPE_CHECKING:
 _QUEUED: ColumnElement[JobState] = literal_column(f"'{JobState.QUEUED.value}'")
 """In the text, not bound: a server's plan for any value has no use for a partial index."""
 
+_OF_JOB = (
+    Job.id,
+    Job.checkpoint_id,
+    Job.run_id,
+    Job.profile,
+    Job.settings_hash,
+    Job.attempts,
+)
+
 
 def claim_by(
     offer: Offer, held: str | None, paths: PathMap
-) -> tuple[ReturningUpdate[int], dict[str, Any]]:  # Any: parameters
+) -> tuple[ReturningUpdate[*tuple[Any, ...]], dict[str, Any]]:  # Any: parameters
     """Give the claim of a worker, and the parameters that it has by what the worker offers.
 
     Args:
@@ -61,7 +72,7 @@ def _parameters(offer: Offer, paths: PathMap) -> dict[str, Any]:  # Any: paramet
 
 
 @cache
-def claim_statement(by: frozenset[str] = frozenset()) -> ReturningUpdate[int]:
+def claim_statement(by: frozenset[str] = frozenset()) -> ReturningUpdate[*tuple[Any, ...]]:
     """Build the claim: pick and take in one statement, so that no job is handed out twice.
 
     On Postgres SKIP LOCKED lets workers pick side by side; SQLite has one writer and no such
@@ -83,7 +94,7 @@ def claim_statement(by: frozenset[str] = frozenset()) -> ReturningUpdate[int]:
             leased_until=bindparam("until"),
             updated_at=bindparam("now"),
         )
-        .returning(Job.id)
+        .returning(*_OF_JOB)
     )
 
 
@@ -138,39 +149,77 @@ def _of_held_base(by: Iterable[str]) -> ColumnElement[int | None]:
     return _in_order([*fits, *equals]).with_for_update(skip_locked=True).scalar_subquery()
 
 
-_CLAIMED = (
-    select(
-        Job.id.label("job_id"),
-        Job.checkpoint_id,
-        Job.run_id,
-        Run.path.label("run_path"),
-        Run.name.label("run_name"),
-        Run.root.label("run_root"),
-        Checkpoint.fingerprint,
-        Checkpoint.step,
-        Checkpoint.mtime_ns,
-        Checkpoint.base_model,
-        Job.profile,
-        Job.settings_hash,
-        Job.attempts,
-        File.path,
-        KeptCheckpoint.path.label("kept_path"),
-        KeptCheckpoint.host.label("kept_by"),
-    )
-    .join(Checkpoint, Checkpoint.id == Job.checkpoint_id)
-    .join(Run, Run.id == Job.run_id)
-    .outerjoin(File, (File.checkpoint_id == Checkpoint.id) & (File.state == FileState.WHOLE))
-    .outerjoin(
-        KeptCheckpoint,
-        (KeptCheckpoint.checkpoint_id == Checkpoint.id) & (KeptCheckpoint.state == KeptState.KEPT),
-    )
-    .where(Job.id == bindparam("claimed"))
-)
+def take(
+    connection: Connection,
+    statement: ReturningUpdate[*tuple[Any, ...]],  # Any: columns
+    about: Mapping[str, Any],  # Any: parameters
+) -> Claim | None:
+    """Take the first job that fits; None: there is none.
+
+    A server takes and tells in one statement, which saves a way there and back; SQLite knows no
+    UPDATE inside a SELECT.
+
+    Args:
+        statement: as `claim_by` gives it.
+        about: its parameters, and `now`, `worker` and `until`.
+    """
+    if is_postgres(connection):
+        rows = connection.execute(_taken_and_told(statement), about).mappings().all()
+    elif (job_id := connection.scalar(statement, about)) is not None:
+        rows = connection.execute(_told_of_one(), {"claimed": job_id}).mappings().all()
+    else:
+        rows = []
+    return _claim_of(rows) if rows else None
 
 
-def claim_of(connection: Connection, job_id: int) -> Claim:
-    """Read what a worker needs of a job, existing paths included, what is kept last."""
-    rows = connection.execute(_CLAIMED, {"claimed": job_id}).mappings().all()
+@cache
+def _taken_and_told(
+    statement: ReturningUpdate[*tuple[Any, ...]],  # Any: columns
+) -> Select[*tuple[Any, ...]]:  # Any: columns
+    return _told_of(statement.cte("taken").c)
+
+
+@cache
+def _told_of_one() -> Select[*tuple[Any, ...]]:  # Any: columns
+    return _told_of(Job).where(Job.id == bindparam("claimed"))
+
+
+def _told_of(
+    job: type[Job] | ReadOnlyColumnCollection[str, Any],
+) -> Select[*tuple[Any, ...]]:  # Any: columns
+    """Ask what a worker needs to know of a job; a row for each of its paths."""
+    return (
+        select(
+            job.id.label("job_id"),
+            job.checkpoint_id,
+            job.run_id,
+            Run.path.label("run_path"),
+            Run.name.label("run_name"),
+            Run.root.label("run_root"),
+            Checkpoint.fingerprint,
+            Checkpoint.step,
+            Checkpoint.mtime_ns,
+            Checkpoint.base_model,
+            job.profile,
+            job.settings_hash,
+            job.attempts,
+            File.path,
+            KeptCheckpoint.path.label("kept_path"),
+            KeptCheckpoint.host.label("kept_by"),
+        )
+        .join(Checkpoint, Checkpoint.id == job.checkpoint_id)
+        .join(Run, Run.id == job.run_id)
+        .outerjoin(File, (File.checkpoint_id == Checkpoint.id) & (File.state == FileState.WHOLE))
+        .outerjoin(
+            KeptCheckpoint,
+            (KeptCheckpoint.checkpoint_id == Checkpoint.id)
+            & (KeptCheckpoint.state == KeptState.KEPT),
+        )
+    )
+
+
+def _claim_of(rows: Sequence[RowMapping]) -> Claim:
+    """Put together what a worker needs, existing paths included, what is kept last."""
     about = {key: value for key, value in rows[0].items() if key not in {"path", "kept_path"}}
     paths = best_first(row["path"] for row in rows if row["path"] is not None)
     kept = rows[0]["kept_path"]

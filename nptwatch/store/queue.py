@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select, update
 
 from nptwatch.store.asking import OTHER_SETTINGS, ask, ask_by
-from nptwatch.store.claiming import claim_by, claim_of, waits_for
+from nptwatch.store.claiming import claim_by, take, waits_for
 from nptwatch.store.engine import utc_now
 from nptwatch.store.labels import ANYTHING, Offer, Waiting
 from nptwatch.store.leases import (
@@ -83,8 +83,7 @@ class Queue:
             now = self._clock()  # not before others let us in: what they queued is due by now
             until = now + timedelta(seconds=lease_seconds)
             about |= {"now": now, "worker": worker_id, "until": until}
-            job_id = connection.scalar(statement, about)
-            return None if job_id is None else claim_of(connection, job_id)
+            return take(connection, statement, about)
 
     def has_queued(self, offer: Offer = ANYTHING) -> bool:
         """Say whether any job that fits waits for a worker, be it for later.
