@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -37,7 +38,31 @@ if TYPE_CHECKING:
     from nptwatch.store.tables import Base
 
 _BEGIN = "nptwatch_begin"
-"""Execution option: the statement that opens a transaction on SQLite."""
+"""Execution option: the statement that opens a transaction; "": none, each stands alone.
+
+The drivers open none by themselves: to switch one between ways to do so costs more than BEGIN.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begins:
+    """How an engine's transactions begin.
+
+    Attributes:
+        alone: of a few statements that are right however few of them come about.
+    """
+
+    writer: str
+    reader: str
+    alone: str
+
+
+_ON_SQLITE = _Begins(writer="BEGIN IMMEDIATE", reader="BEGIN", alone="BEGIN IMMEDIATE")
+_ON_A_SERVER = _Begins(
+    writer="BEGIN ISOLATION LEVEL READ COMMITTED",
+    reader="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    alone="",
+)
 
 
 def utc_now() -> datetime:
@@ -96,16 +121,14 @@ class Database:
         translate_by(self.engine.dialect, self.paths)
         if self.path is not None:
             event.listen(self.engine, "connect", self._set_up_sqlite)
-            event.listen(self.engine, "begin", _begin_sqlite)
-        self._writer = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-        self._reader = self.engine
-        self._alone = self._writer
-        if self.path is None:
+        else:
             ping_idle(self.engine)
-            self._alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-            self._reader = self.engine.execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            )
+        event.listen(self.engine, "begin", _begin)
+        begins = _ON_SQLITE if self.path is not None else _ON_A_SERVER
+        self._writer, self._reader, self._alone, self._bare = (
+            self.engine.execution_options(**{_BEGIN: begin})
+            for begin in (begins.writer, begins.reader, begins.alone, "")
+        )
 
     @classmethod
     def of(cls, settings: Settings, *, application: str = "nptwatch") -> Self:
@@ -191,16 +214,15 @@ class Database:
         Raises:
             DatabaseError: as `begin`.
         """
-        if self.path is not None:
-            with self._transaction(self.engine.execution_options(**{_BEGIN: "SELECT 1"})) as alone:
+        with self._transaction(self._bare) as alone:
+            if self.path is not None:
                 yield alone
-            return
-        with self._transaction(self.engine.execution_options(isolation_level="AUTOCOMMIT")) as own:
-            own.exec_driver_sql("SET statement_timeout = 0")
+                return
+            alone.exec_driver_sql("SET statement_timeout = 0")
             try:
-                yield own
+                yield alone
             finally:
-                own.exec_driver_sql("RESET statement_timeout")
+                alone.exec_driver_sql("RESET statement_timeout")
 
     def create(self) -> None:
         """Create the SQLite file where there is none; a Postgres database must exist."""
@@ -232,7 +254,7 @@ class Database:
         if self.path is not None:
             return {}
         return {
-            "isolation_level": "READ COMMITTED",
+            "isolation_level": "AUTOCOMMIT",  # we say BEGIN ourselves
             "connect_args": self.connect_arguments,
         }
 
@@ -274,8 +296,9 @@ def insert_into(connection: Connection, table: type[Base]) -> Insert:
     return insert(table)
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+def _begin(connection: Connection) -> None:
+    if begin := connection.get_execution_options().get(_BEGIN, "BEGIN"):
+        connection.exec_driver_sql(begin)
 
 
 def _parse(url: str) -> URL:
