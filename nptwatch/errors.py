@@ -12,7 +12,8 @@ NptwatchError                    exit 1
 |-- DatabaseError                exit 5   locked, gone, disk full (retryable)
 |   `-- SchemaError                       schema behind or ahead of this version
 |-- DeviceError                  exit 6   no such device, driver error
-|   `-- OutOfMemoryError                  (retryable)
+|   |-- OutOfMemoryError                  (retryable)
+|   `-- GpuBusyError                      others need the GPU now (retryable)
 `-- DeliveryError                exit 1   a channel did not take an alert (retryable)
 """
 
@@ -101,6 +102,20 @@ class OutOfMemoryError(DeviceError):
     """The device ran out of memory."""
 
     retryable = True
+
+
+class GpuBusyError(DeviceError):
+    """Others use the GPU, and the settings say to wait.
+
+    Args:
+        is_spent: this process holds memory on the GPU that only its end gives back.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, is_spent: bool = False) -> None:
+        self.is_spent = is_spent
+        super().__init__(message)
 
 
 class DeliveryError(NptwatchError):

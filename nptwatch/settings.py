@@ -19,6 +19,7 @@ from nptwatch.channel_settings import (
     DigestSettings,
 )
 from nptwatch.errors import ConfigError
+from nptwatch.gpu_settings import GpuSettings
 from nptwatch.grade_settings import GradeSettings
 from nptwatch.machine_settings import GiB, LabelSettings, PathPairs
 from nptwatch.paths import PathMap
@@ -138,9 +139,9 @@ class WorkerSettings(Section):
     count: Annotated[int, Field(ge=0, le=64)] = 1
     """Worker processes of this daemon; 0: only watch and queue."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:<index>."""
+    """auto, cpu, cuda, cuda:<index> or GPU-<uuid>."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads for the maths; 0: half of the cores, at least one."""
+    """CPU threads for the maths; 0: half of the cores, shared by this host's workers."""
     lease_seconds: PositiveSeconds = 60.0
     """A worker silent for so long loses its job to another."""
     poll_seconds: PositiveSeconds = 2.0
@@ -151,6 +152,8 @@ class WorkerSettings(Section):
     """Pause before a failed job is tried again; doubles each time."""
     max_jobs: Annotated[int, Field(ge=0)] = 0
     """The worker is replaced after so many jobs; 0: never."""
+    idle_unload_minutes: Annotated[float, Field(ge=0)] = 15.0
+    """A worker without jobs for so long gives back the memory that its base takes; 0: never."""
     shutdown_seconds: PositiveSeconds = 30.0
     """On stop, how long a running job may take to finish before it is handed back."""
     bases: tuple[str, ...] = ()
@@ -219,6 +222,7 @@ class Settings(Section):
     full: FullSettings = FullSettings()
     labels: LabelSettings = LabelSettings()
     worker: WorkerSettings = WorkerSettings()
+    gpu: GpuSettings = GpuSettings()
     kept: KeptSettings = KeptSettings()
     alerts: AlertSettings = AlertSettings()
     channels: dict[ChannelName, ChannelSettings] = Field(default_factory=dict)
@@ -384,6 +388,10 @@ def _anchored(
         probes = _absolute(diagnostic.probes, folder_of("diagnostic.probes"), env)
         texts = {"probes": probes, "probe_texts": read_texts(probes)}
         diagnostic = diagnostic.model_copy(update=texts)
+    gpu = settings.gpu
+    if gpu.lock_dir is not None:
+        lock_dir = _absolute(gpu.lock_dir, folder_of("gpu.lock_dir"), env)
+        gpu = gpu.model_copy(update={"lock_dir": lock_dir})
     alerts = settings.alerts
     if alerts.templates is not None:
         templates = _absolute(alerts.templates, folder_of("alerts.templates"), env)
@@ -408,6 +416,7 @@ def _anchored(
             "watch": settings.watch.model_copy(update={"roots": roots}),
             "base": settings.base.model_copy(update={"model": model}),
             "diagnostic": diagnostic,
+            "gpu": gpu,
             "alerts": alerts,
             "channels": channels,
             "database": settings.database.model_copy(update={"url": url}),

@@ -122,7 +122,7 @@ class Session:
         from nptwatch.npt.layout import infer_layout
         from nptwatch.npt.memory import device_errors
         from nptwatch.npt.reader import read_checkpoint
-        from nptwatch.worker.gpu import report_of
+        from nptwatch.worker.reporting import report_of
 
         progress = progress or LineProgress()
         started = time.perf_counter()
@@ -160,7 +160,7 @@ class Session:
         return name
 
     def _diagnostic(self, name: str, progress: Progress) -> QuickDiagnostic | FullDiagnostic:
-        from nptwatch.worker.gpu import full_diagnostic, load_references, quick_diagnostic
+        from nptwatch.worker.bases import full_diagnostic, load_references, quick_diagnostic
 
         if name not in self._loaded:
             self._loaded.clear()  # never two bases in memory

@@ -21,7 +21,7 @@ import torch
 from nptwatch.diagnostics.generation import generate
 from nptwatch.diagnostics.plan import Variant, make_plan
 from nptwatch.diagnostics.probes import pack
-from nptwatch.diagnostics.reference import References
+from nptwatch.diagnostics.reference import LOGITS_BYTES, References
 from nptwatch.diagnostics.walk import Walk
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def settle(
     *,
     seed: int,
     max_new_tokens: int,
+    logits_bytes: int = LOGITS_BYTES,
+    batch_tokens: int = 0,
 ) -> list[tuple[int, ...]]:
     """Give the base's continuations as a sweep draws them, from those decoded step by step.
 
@@ -87,7 +89,8 @@ def settle(
     """
     tokens = list(decoded)
     for _ in range(max_new_tokens):
-        verified = _Verifier(References(base=base), {}, drop=False).verify(draws, tokens, seed)
+        references = References(base=base, logits_bytes=logits_bytes, batch_tokens=batch_tokens)
+        verified = _Verifier(references, {}, drop=False).verify(draws, tokens, seed)
         if [tuple(each) for each in verified] == tokens:
             break
         tokens = generate(base, {}, draws, seed=seed, max_new_tokens=max_new_tokens, begun=verified)
@@ -139,7 +142,7 @@ class _Verifier:
             num_layers=base.shape.num_layers,
             num_prompts=len(probes.lengths),
         )
-        walk = Walk(base, self._npt, probes, reference.streams_SND)
+        walk = Walk(base, self._npt, reference)
         walk.run(plan)
         return [base.norm(walk.stream(state)) for state in plan.finals[0]]
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import torch
 
+from nptwatch.diagnostics.reference import LOGITS_BYTES
 from nptwatch.npt.finite import all_finite
 from nptwatch.npt.modulation import Rows, layer_forward
 
@@ -199,12 +200,15 @@ class Continuations:
 
     Args:
         folder: where they are kept between processes; None: in memory only.
+        logits_bytes, batch_tokens: see Reference.
     """
 
     base: BaseModel
     folder: Path | None
     seed: int
     max_new_tokens: int = MAX_NEW_TOKENS
+    logits_bytes: int = LOGITS_BYTES
+    batch_tokens: int = 0
     computed: int = 0
     _kept: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
@@ -235,7 +239,15 @@ class Continuations:
 
         seed, most = self.seed, self.max_new_tokens
         decoded = generate(self.base, {}, draws, seed=seed, max_new_tokens=most)
-        tokens = settle(self.base, draws, decoded, seed=seed, max_new_tokens=most)
+        tokens = settle(
+            self.base,
+            draws,
+            decoded,
+            seed=seed,
+            max_new_tokens=most,
+            logits_bytes=self.logits_bytes,
+            batch_tokens=self.batch_tokens,
+        )
         self.computed += 1
         self._save(key, tokens)
         return tokens

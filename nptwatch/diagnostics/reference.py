@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nptwatch.diagnostics.metrics import BaseSide, base_side
+from nptwatch.diagnostics.parts import in_parts
 from nptwatch.errors import BaseModelError
+from nptwatch.npt.attention import Segments
 from nptwatch.npt.finite import all_finite
 from nptwatch.npt.modulation import layer_forward
 
@@ -49,6 +51,7 @@ class Reference:
         streams_SND: the residual stream before each layer, and after the last.
         normed_ND: final hidden states, after the last norm.
         logits_bytes: the base's logits are kept in memory if they are not more, else made anew.
+        batch_tokens: so many go through a layer at a time; 0: all.
     """
 
     base: BaseModel
@@ -56,6 +59,7 @@ class Reference:
     streams_SND: Tensor
     normed_ND: Tensor
     logits_bytes: int = LOGITS_BYTES
+    batch_tokens: int = 0
     _kept: dict[int, BaseSide] = field(default_factory=dict)
 
     @property
@@ -87,15 +91,9 @@ class Reference:
             prompts: of each piece of work; one alone may be more than allowed.
         """
         copies = 1 if self.keeps_logits else 1 + COPIES
-        start = used = 0
-        for end, prompt in enumerate(prompts):
-            wanted = copies * self.probes.lengths[prompt] * self._row_bytes
-            if used and used + wanted > self.logits_bytes:
-                yield slice(start, end)
-                start, used = end, 0
-            used += wanted
-        if used:
-            yield slice(start, len(prompts))
+        row_bytes = copies * self._row_bytes
+        wanted = [row_bytes * self.probes.lengths[prompt] for prompt in prompts]
+        return in_parts(wanted, self.logits_bytes)
 
     def _made(self, prompts: Iterable[int]) -> dict[int, BaseSide]:
         numbers = list(prompts)
@@ -117,16 +115,25 @@ class Reference:
 
 @torch.inference_mode()
 def compute_reference(
-    base: BaseModel, probes: Probes, logits_bytes: int = LOGITS_BYTES
+    base: BaseModel, probes: Probes, logits_bytes: int = LOGITS_BYTES, batch_tokens: int = 0
 ) -> Reference:
     """Run the base once over all prompts, but for its head."""
     h_1ND = base.embed(probes.ids_N[None])
     rotary = base.rotary(h_1ND, probes.positions_N)
-    mask = probes.segments
+    batches = _batches(probes, batch_tokens)
     streams = []
     for _, layer in base.each_layer():
         streams.append(h_1ND[0])
-        h_1ND = layer_forward(layer, h_1ND, position_embeddings=rotary, mask=mask)
+        done = [
+            layer_forward(
+                layer,
+                h_1ND[:, rows],
+                position_embeddings=(rotary[0][:, rows], rotary[1][:, rows]),
+                mask=mask,
+            )
+            for rows, mask in batches
+        ]
+        h_1ND = torch.cat(done, dim=1)  # (1,N,D)
     streams.append(h_1ND[0])
     return Reference(
         base=base,
@@ -134,7 +141,19 @@ def compute_reference(
         streams_SND=torch.stack(streams),
         normed_ND=base.norm(h_1ND[0]),
         logits_bytes=logits_bytes,
+        batch_tokens=batch_tokens,
     )
+
+
+def _batches(probes: Probes, batch_tokens: int) -> list[tuple[slice, Segments]]:
+    """Give which tokens go through a layer together, and where their prompts lie among them."""
+    batches, start = [], 0
+    for part in in_parts(probes.lengths, batch_tokens or sum(probes.lengths)):
+        lengths = probes.lengths[part]
+        rows = slice(start, start + sum(lengths))
+        batches.append((rows, Segments.of(lengths, probes.ids_N.device)))
+        start = rows.stop
+    return batches
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,12 +162,13 @@ class References:
 
     Args:
         folder: where they are kept between processes; None: in memory only.
-        logits_bytes: see Reference.
+        logits_bytes, batch_tokens: see Reference.
     """
 
     base: BaseModel
     folder: Path | None = None
     logits_bytes: int = LOGITS_BYTES
+    batch_tokens: int = 0
     computed: int = 0
     _kept: dict[str, Reference] = field(default_factory=dict)
 
@@ -166,7 +186,7 @@ class References:
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
     def _compute(self, key: str, probes: Probes) -> Reference:
-        reference = compute_reference(self.base, probes, self.logits_bytes)
+        reference = compute_reference(self.base, probes, self.logits_bytes, self.batch_tokens)
         self.computed += 1
         self._save(key, reference)
         return reference
@@ -191,6 +211,7 @@ class References:
             streams_SND=streams_SND,
             normed_ND=normed_ND,
             logits_bytes=self.logits_bytes,
+            batch_tokens=self.batch_tokens,
         )
 
     def _save(self, key: str, reference: Reference) -> None:

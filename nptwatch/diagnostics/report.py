@@ -11,7 +11,7 @@ from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
 from nptwatch.settings import QUICK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from nptwatch.diagnostics.grading import Finding
@@ -48,6 +48,7 @@ def quick_report(
     base_revision: str | None = None,
     trainer: TrainerLoss | None = None,
     more_findings: Sequence[Finding] = (),
+    on: Mapping[str, Any] | None = None,  # Any: free JSON
 ) -> Report:
     """Return the quick diagnostic's JSON: the original's keys and ours beside them.
 
@@ -55,6 +56,7 @@ def quick_report(
         total_seconds: loading of the base included, where it was loaded for this.
         base_revision: content identity of the base.
         trainer: the trainer's own loss at this step.
+        on: where and how it was measured.
     """
     mean = result.mean
     layers = [layer.index for layer in result.layout.layers]
@@ -79,6 +81,7 @@ def quick_report(
         "progress": _progress(result),
         "grade": str(result.grade) if result.grade else None,
         "base_revision": base_revision,
+        "measured_on": None if on is None else dict(on),
         "diagnostics_version": DIAGNOSTICS_VERSION,
         "probe_texts": list(result.texts),
         "grade_bounds": asdict(result.bounds),

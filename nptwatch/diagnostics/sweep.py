@@ -91,7 +91,7 @@ def sweep(
         probe_layers=sorted(npt),
         probe_prompts=local_on,
     )
-    walk = Walk(base, npt, probes, reference.streams_SND)
+    walk = Walk(base, npt, reference)
     walk.run(plan)
     ends = _ends(base, walk, reference, dict.fromkeys(chain(*plan.finals)), compare=compare)
     return Swept(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nptwatch.diagnostics.grading import Bounds, Grade, direction_status, loss_status
+from nptwatch.diagnostics.report_fields import list_at, word_at
 
 if TYPE_CHECKING:
     from nptwatch.diagnostics.report import Report
@@ -81,13 +82,24 @@ def about_lines(report: Report) -> list[str]:
         ("NPT Layers", f"{diagnostic['num_npt_layers']} {diagnostic['npt_layers']}"),
         ("Modulation", f"{'; '.join(shapes)}; {diagnostic['num_parameters']:,} parameters"),
         ("Residual", report["residual"] or "not measured"),
-        ("Device", f"{info['device']}, {info['dtype']}"),
+        ("Device", _device_in_words(report)),
         (
             "Load Time",
             f"{diagnostic['load_time']:.2f}s (total {report['total_time']:.2f}s)",
         ),
     ]
-    return [f"{label + ':':<12} {value}" for label, value in rows]
+    lines = [f"{label + ':':<12} {value}" for label, value in rows]
+    for step in list_at(report.get("measured_on"), "steps"):
+        lines += textwrap.wrap(f"{'Because:':<12} {step}", WIDEST, subsequent_indent=" " * 13)
+    return lines
+
+
+def _device_in_words(report: Report) -> str:
+    """Say where it was measured, in which dtype, and whether the base was too large for it."""
+    info = report["diagnostic"]["model_info"]
+    gpu, layers = (word_at(report, "measured_on", key) for key in ("gpu", "layers"))
+    said = [f"{info['device']} ({gpu})" if gpu else info["device"], info["dtype"]]
+    return ", ".join([*said, "streamed layers"] if layers == "streamed" else said)
 
 
 def accuracy_lines(report: Report, style: Style) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nptwatch.diagnostics.metrics import local_error
+from nptwatch.diagnostics.parts import in_parts
 from nptwatch.diagnostics.results import LocalError
 from nptwatch.npt.attention import Segments
 from nptwatch.npt.finite import all_finite
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from nptwatch.diagnostics.plan import LayerPlan, Plan, State
-    from nptwatch.diagnostics.probes import Probes
+    from nptwatch.diagnostics.plan import LayerPlan, Plan, State, Work
+    from nptwatch.diagnostics.reference import Reference
     from nptwatch.npt.base import BaseModel
     from nptwatch.npt.modulation import NptLayer
 
@@ -34,18 +35,18 @@ class Walk:
 
     Args:
         npt: the checkpoint's layers, by index.
-        streams_SND: the base's own residual stream on the probes, before each layer and after the
-            last.
+        reference: the base on the probes: its own residual stream before each layer and after the
+            last, and how many tokens go through a layer at a time.
 
     Attributes:
         broken: states that are not finite, and where that began.
         local: each NPT layer's own error, ascending, by residual rule (True: drop).
     """
 
-    def __init__(
-        self, base: BaseModel, npt: Mapping[int, NptLayer], probes: Probes, streams_SND: Tensor
-    ) -> None:
+    def __init__(self, base: BaseModel, npt: Mapping[int, NptLayer], reference: Reference) -> None:
+        probes, streams_SND = reference.probes, reference.streams_SND
         self._base, self._npt, self._probes, self._streams_SND = base, npt, probes, streams_SND
+        self._batch_tokens = reference.batch_tokens
         self._first = [sum(probes.lengths[:n]) for n in range(len(probes.lengths))]
         self._rotary = base.rotary(streams_SND[:1], probes.positions_N)
         self._places: dict[State, slice] = {}
@@ -64,22 +65,39 @@ class Walk:
         return self._kept_ND[self._places[state]]
 
     def _layer(self, index: int, layer: Any, plan: LayerPlan) -> None:  # noqa: ANN401 - a module
-        tokens = [self._tokens(work.prompt) for work in plan.work]
-        lengths = [len(each) for each in tokens]
+        lengths = [len(self._tokens(work.prompt)) for work in plan.work]
         h_ND = self._inputs(index, plan)
+        parts, start = [], 0
+        for part in in_parts(lengths, self._batch_tokens or sum(lengths)):
+            rows = slice(start, start + sum(lengths[part]))
+            parts.append(self._parts(index, layer, plan.work[part], h_ND[rows]))
+            start = rows.stop
+        attn_ND, mlp_ND = (torch.cat(each) for each in zip(*parts, strict=True))
+        self._keep(plan, lengths, h_ND, attn_ND, mlp_ND)
+        self._note_non_finite(index, plan)
+        for drop, states in plan.probed.items():
+            self._probe(index, drop, states)
+
+    def _parts(
+        self,
+        index: int,
+        layer: Any,  # noqa: ANN401 - a module
+        work: Sequence[Work],
+        h_ND: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Give what the layer adds to some of its work, attention and MLP, each (N,D)."""
+        tokens = [self._tokens(each.prompt) for each in work]
+        lengths = [len(each) for each in tokens]
         probe_N = self._numbers([n for each in tokens for n in each])
         attn_1ND, mlp_1ND = layer_parts(
             layer,
             h_ND[None],
             position_embeddings=(self._rotary[0][:, probe_N], self._rotary[1][:, probe_N]),
-            npt=self._npt[index] if any(work.active for work in plan.work) else None,
-            active=self._active(plan, lengths),
+            npt=self._npt[index] if any(each.active for each in work) else None,
+            active=self._active(work, lengths),
             mask=Segments.of(lengths, h_ND.device),
         )
-        self._keep(plan, lengths, h_ND, attn_1ND[0], mlp_1ND[0])
-        self._note_non_finite(index, plan)
-        for drop, states in plan.probed.items():
-            self._probe(index, drop, states)
+        return attn_1ND[0], mlp_1ND[0]
 
     def _inputs(self, index: int, plan: LayerPlan) -> Tensor:
         """Gather what goes through a layer from the states kept and from the base's own stream."""
@@ -96,8 +114,8 @@ class Walk:
         pool_ND = torch.cat([self._kept_ND, self._streams_SND[index]])
         return pool_ND[self._numbers(numbers)]
 
-    def _active(self, plan: LayerPlan, lengths: Sequence[int]) -> Tensor | None:
-        flags = [work.active for work, n in zip(plan.work, lengths, strict=True) for _ in range(n)]
+    def _active(self, work: Sequence[Work], lengths: Sequence[int]) -> Tensor | None:
+        flags = [each.active for each, n in zip(work, lengths, strict=True) for _ in range(n)]
         if all(flags):
             return None
         return self._numbers([n for n, flag in enumerate(flags) if flag])

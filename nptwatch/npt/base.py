@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from nptwatch.errors import BaseModelError, DeviceError
+from nptwatch.errors import BaseModelError
 from nptwatch.npt.attention import register
 from nptwatch.npt.families import require_known_parts, require_same_numbers
 from nptwatch.npt.finding import find_base
@@ -111,30 +111,6 @@ class BaseModel:
             rows_SD = weight_VD[row : row + HEAD_ROWS]
             logits[..., row : row + HEAD_ROWS] = functional.linear(normed, rows_SD)
         return logits
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn auto, cpu, cuda or cuda:<n> into a device that exists.
-
-    Raises:
-        DeviceError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as exc:
-        msg = f"unknown device {name!r}: use auto, cpu, cuda or cuda:<n>"
-        raise DeviceError(msg) from exc
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            msg = f"device {name!r}: this machine has {count} CUDA devices; use --device cpu"
-            raise DeviceError(msg)
-    elif device.type != "cpu":
-        msg = f"device {name!r} is not supported: use auto, cpu, cuda or cuda:<n>"
-        raise DeviceError(msg)
-    return device
 
 
 def load_base(

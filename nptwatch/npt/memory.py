@@ -14,21 +14,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+ALLOCATION_FAILED = (
+    "can't allocate memory",  # torch's CPU allocator has no class of its own
+    "CUDA error: out of memory",  # the driver's word, where torch's own allocator is not asked
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # no room for its workspace
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""How errors of other classes say it; none of them spoils the device for what comes after."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory, of the device or the machine, ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # torch's CPU allocator has no class of its own
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error)
+    return any(words in said for words in ALLOCATION_FAILED)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Give the memory that is free on a device; of a GPU what torch keeps unused counts as free."""
+    """Give the memory that may be allocated on a device.
+
+    Of a GPU what torch keeps unused counts as free; `gpu.max_gpu_mib` bounds the whole.
+    """
     if device.type != "cuda":
         return free_host_bytes()
-    free, _ = torch.cuda.mem_get_info(device)
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(free + kept)
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    kept = torch.cuda.memory_reserved(device) - allocated
+    allowed = int(total * torch.cuda.get_per_process_memory_fraction(device)) - allocated
+    return max(0, min(free + kept, allowed))
 
 
 def total_bytes(gpu: str) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,7 +16,7 @@ from nptwatch.npt.base import load_resident
 from nptwatch.npt.filling import load_filled
 from nptwatch.npt.finding import find_base
 from nptwatch.npt.memory import free_bytes
-from nptwatch.npt.streaming import open_streamed
+from nptwatch.npt.streaming import SLICE_BYTES, open_streamed
 from nptwatch.npt.weight_files import WeightFiles
 
 if TYPE_CHECKING:
@@ -65,6 +68,23 @@ def open_base(
     else:
         base = _resident(found, files, dtype, device)
     return Opened(base=base, layers=layers, why=why)
+
+
+def streamed_bytes(name: str, *, dtype: str, local_files_only: bool) -> int | None:
+    """Give about what a streamed base takes on its device; None: it cannot be streamed.
+
+    Raises:
+        BaseModelError: it is missing, gated or broken.
+    """
+    files = _files(find_base(name, local_files_only=local_files_only), needed=False)
+    if files is None:
+        return None
+    layers: Counter[str] = Counter()
+    for key, stored in files.tensors.items():
+        if number := re.search(r"\blayers\.(\d+)\.", key):
+            layers[number[1]] += prod(stored.shape)
+    two_layers: int = 2 * max(layers.values(), default=0) * getattr(torch, dtype).itemsize
+    return two_layers + 2 * SLICE_BYTES + WORK_BYTES
 
 
 def _resident(

@@ -77,7 +77,7 @@ class RayTeam:
             make_actor=lambda: _make_actor(plan),
             dead_nodes=_dead_nodes,
             needs=plan.needs,
-            line=dump_settings(_without_index(settings)),
+            line=dump_settings(_placed_by_ray(settings, plan)),
             diagnoser=plan.diagnoser,
             until_empty=plan.until_empty,
             settings=settings.worker,
@@ -161,12 +161,14 @@ def _dead_nodes() -> frozenset[str]:
     return frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])
 
 
-def _without_index(settings: Settings) -> Settings:
-    """Let `cuda:1` be `cuda`: Ray chooses the GPU, and shows a worker no other."""
-    device = settings.worker.device.partition(":")[0]
-    return settings.model_copy(
-        update={"worker": settings.worker.model_copy(update={"device": device})}
+def _placed_by_ray(settings: Settings, plan: RayPlan) -> Settings:
+    """Name no GPU: Ray chooses it, and shows a worker no other; who has a part of one shares it."""
+    device = settings.worker.device
+    worker = settings.worker.model_copy(
+        update={"device": device if device in {"auto", "cpu"} else "cuda"}
     )
+    gpu = settings.gpu.model_copy(update={"share": settings.gpu.share or 0 < plan.gpus < 1})
+    return settings.model_copy(update={"worker": worker, "gpu": gpu})
 
 
 def _never() -> bool:

@@ -17,6 +17,7 @@ from nptwatch.errors import (
     ConfigError,
     DatabaseError,
     DeviceError,
+    GpuBusyError,
     IncompleteCheckpointError,
     NptwatchError,
     OutOfMemoryError,
@@ -51,6 +52,9 @@ NOT_WHOLE_DELAY_SECONDS = 30.0
 BASE_MODEL_DELAY_SECONDS = 60.0
 """First pause after a base model could not be had; doubles."""
 
+LONGEST_BUSY_SECONDS = 60.0
+"""Pause between looks at a GPU that others need, at most."""
+
 SURPRISES_IN_A_ROW = 2
 
 LEAST_DELAY_SECONDS = 1.0
@@ -79,6 +83,7 @@ class Diagnoser(Protocol):
 
         Raises:
             BaseModelError: it is not to be had.
+            GpuBusyError: others need the device.
         """
 
     def measure(self, claim: Claim, path: Path) -> Measured:
@@ -117,10 +122,16 @@ class Diagnosis:
         self._clock = clock
         first = max(settings.retry_delay_seconds, LEAST_DELAY_SECONDS)
         self._memory = Backoff(first, LONGEST_DELAY_SECONDS, time.monotonic)
+        self._busy = Backoff(first, LONGEST_BUSY_SECONDS, time.monotonic)
         self._bases: dict[str | None, Backoff] = {}
         self._surprises = 0
         self.exit_code: int | None = None
         """Set when this process is to be replaced: its device is not to be trusted any more."""
+
+    @property
+    def rest_seconds(self) -> float:
+        """For how long no job is worth a try: others need the device."""
+        return self._busy.left()
 
     def of(self, claim: Claim, tell: Callable[[WorkerState], None] = _nobody) -> Outcome:
         """Measure a claimed job; never raises.
@@ -256,9 +267,12 @@ class Diagnosis:
             return self._no_base(claim, error)
         except (OutOfMemoryError, MemoryError) as error:
             return self._out_of_memory(error)
+        except GpuBusyError as error:
+            return self._device_busy(error)
         except DeviceError as error:  # before the checkpoint was touched: not its fault
             self.exit_code = error.exit_code
             return HandBack(event="device_failed", reason=str(error))
+        self._busy.reset()
         return revision
 
     def _no_base(self, claim: Claim, error: NptwatchError) -> HandBack:
@@ -322,6 +336,11 @@ class Diagnosis:
             reason=f"out of memory: {error}",
             delay_seconds=self._memory.delay(),
         )
+
+    def _device_busy(self, error: GpuBusyError) -> HandBack:
+        if error.is_spent:  # in good order: a fresh process touches the device only when it is free
+            self.exit_code = 0
+        return HandBack(event="gpu_busy", reason=str(error), delay_seconds=self._busy.delay())
 
     def _device_fault(self, error: DeviceError) -> Fault:
         self.exit_code = error.exit_code

@@ -2,93 +2,101 @@
 
 from __future__ import annotations
 
-import os
+import gc
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
-from nptwatch.diagnostics.full import FullDiagnostic
-from nptwatch.diagnostics.full_report import full_report, overall_status
-from nptwatch.diagnostics.generation import Continuations
 from nptwatch.diagnostics.grading import Grade
-from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION, bounds_of
-from nptwatch.diagnostics.probes import (
-    BASIC_PROMPT,
-    PER_LAYER_PROMPT,
-    PROGRESSIVE_PROMPT,
-    tokenize,
-)
-from nptwatch.diagnostics.quick import QuickDiagnostic
-from nptwatch.diagnostics.reference import References
-from nptwatch.diagnostics.report import number, quick_report
-from nptwatch.diagnostics.results import FullResult
-from nptwatch.diagnostics.training_log import loss_finding, trainer_loss
-from nptwatch.errors import (
-    BaseModelError,
-    ConfigError,
-    LayoutError,
-)
-from nptwatch.npt.base import BaseModel, files_stamp, resolve_device
+from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
+from nptwatch.errors import BaseModelError, GpuBusyError, LayoutError, OutOfMemoryError
+from nptwatch.npt.base import files_stamp
+from nptwatch.npt.devices import MIB, cap_memory, compute_in_background, resolve_device
 from nptwatch.npt.memory import device_errors
-from nptwatch.npt.opening import open_base
+from nptwatch.npt.opening import STREAMED, streamed_bytes
 from nptwatch.npt.reader import read_checkpoint
-from nptwatch.settings import FULL, QUICK
 from nptwatch.store.records import Measured
+from nptwatch.worker.bases import Diagnostics, diagnostics_of, load_base_for
+from nptwatch.worker.gpu_card import card_of
+from nptwatch.worker.gpu_lock import GpuLock, shared_folder
+from nptwatch.worker.manners import Manners
+from nptwatch.worker.reporting import measured_on, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
+    from typing import TypeVar
 
-    from nptwatch.diagnostics.report import Report
-    from nptwatch.diagnostics.results import QuickResult
+    from nptwatch.npt.base import BaseModel
+    from nptwatch.npt.opening import Opened
     from nptwatch.settings import Settings
     from nptwatch.store.records import Claim
+    from nptwatch.worker.gpu_card import Card
+    from nptwatch.worker.manners import Way
+
+    T = TypeVar("T")
+
+CONTEXT_MIB = 512
+"""What CUDA takes of a GPU for a process, whatever it computes."""
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
     """The base in memory and what was computed of it.
 
     Attributes:
         stamp: of the base's files when it was loaded; another one means another base.
+        way: by which it was loaded.
     """
 
     name: str
     stamp: str
-    quick: QuickDiagnostic
-    full: FullDiagnostic
-
-    def diagnostic(self, profile: str) -> QuickDiagnostic | FullDiagnostic:
-        """Give the diagnostic of a profile.
-
-        Raises:
-            ConfigError: there is no such profile.
-        """
-        if profile not in {QUICK, FULL}:
-            msg = f"profile {profile!r} is not known to this version"
-            raise ConfigError(msg)
-        return self.quick if profile == QUICK else self.full
+    way: Way
+    opened: Opened
+    diagnostics: Diagnostics
 
 
 class GpuDiagnoser:
     """Implements worker.loop.Diagnoser on a real model.
 
     Args:
-        settings: base, diagnostic and worker sections are used.
+        settings: base, diagnostic, worker and gpu sections are used.
         clock: gives the time that results are stamped with.
+        card: the GPU; None: what the settings name, if it is one.
+        sleep, seconds: see Manners.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        *,
+        card: Card | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        device = card.device if card else resolve_device(settings.worker.device)
         self._settings = settings
         self._clock = clock
-        self._device = resolve_device(settings.worker.device)
+        self._device = device
+        self._card = card or card_of(device)
+        self._manners = Manners(
+            settings.gpu,
+            settings.base.layers,
+            self._card,
+            _lock_of(settings, self._card) if self._card else None,
+            sleep=sleep,
+            seconds=seconds,
+        )
         self._loaded: _Loaded | None = None
+        self._way: Way | None = None
+        self._has_used_gpu = False
 
     @property
     def device(self) -> str:
@@ -105,29 +113,146 @@ class GpuDiagnoser:
 
         Raises:
             BaseModelError: nobody names it, or it cannot be loaded.
+            GpuBusyError: others need the GPU, and no other way is allowed.
             OutOfMemoryError: it does not fit.
         """
-        return self._base_for(claim).quick.references.base.revision
+        name = self._base_name(claim)
+        try:
+            loaded = self._loaded.way if self._loaded else None
+            self._way = self._manners.way(name, loaded, lambda: self._stream_mib(name))
+        except GpuBusyError as error:
+            self._drop()
+            self._manners.leave()
+            raise GpuBusyError(str(error), is_spent=self._has_used_gpu) from None
+        return self._within_memory(name, lambda loaded: loaded.diagnostics.base.revision)
 
     def measure(self, claim: Claim, path: Path) -> Measured:
-        """Measure a checkpoint as its job asks.
+        """Measure a checkpoint as its job asks; `base_revision` was asked before.
 
         Raises:
             CheckpointError: it cannot be read; layout faults come back as grade UNLOADABLE.
-            OutOfMemoryError: the device or the machine is out of memory.
+            OutOfMemoryError: the device or the machine is out of memory, whatever was tried.
         """
         started = time.perf_counter()
-        loaded = self._base_for(claim)
-        max_bytes = self._settings.diagnostic.max_checkpoint_bytes
-        with device_errors(self._device):
-            try:
-                checkpoint = read_checkpoint(path, max_bytes=max_bytes)
-                result = loaded.diagnostic(claim.profile).measure(checkpoint)
-            except LayoutError as exc:
-                return self._unloadable(loaded.quick.references.base, str(exc), started)
-        return self._measured(claim, path, loaded.quick.references.base, result, started)
+        name = self._base_name(claim)
+        measured = self._within_memory(
+            name, lambda loaded: self._measure(loaded, claim, path, started)
+        )
+        assert self._way is not None  # noqa: S101 - it was just measured by it
+        self._manners.fitted(self._way, name)
+        return measured
 
-    def _base_for(self, claim: Claim) -> _Loaded:
+    def _measure(self, loaded: _Loaded, claim: Claim, path: Path, started: float) -> Measured:
+        base = loaded.diagnostics.base
+        max_bytes = self._settings.diagnostic.max_checkpoint_bytes
+        try:
+            checkpoint = read_checkpoint(path, max_bytes=max_bytes)
+            result = loaded.diagnostics.of(claim.profile).measure(checkpoint)
+        except LayoutError as exc:
+            return self._unloadable(base, str(exc), started)
+        card = self._card if loaded.way.on_gpu else None
+        return result_of(
+            result,
+            base,
+            path,
+            step=claim.step,
+            seconds=time.perf_counter() - started,
+            at=self._clock(),
+            on=measured_on(
+                base,
+                gpu=(card.name, card.uuid) if card else None,
+                because=loaded.opened.why,
+                steps=loaded.way.steps,
+            ),
+        )
+
+    def _within_memory(self, name: str, do: Callable[[_Loaded], T]) -> T:
+        """Do something with a base; where memory runs out, in ways that take less.
+
+        Raises:
+            OutOfMemoryError: all of them took too much; says which.
+        """
+        assert self._way is not None  # noqa: S101 - `base_revision` comes first
+        way, failed = self._way, list[str]()
+        while True:
+            layers = None
+            try:
+                return self._attempt(name, way, do)
+            except OutOfMemoryError as error:
+                failed.append(str(error))
+                layers = self._loaded.opened.layers if self._loaded else None
+            except BaseModelError as error:
+                if not failed:
+                    raise
+                failed.append(str(error))
+                layers = STREAMED  # which this base cannot be
+            # Not before the handler's end: until then the error's frames hold what was allocated.
+            _collect()
+            smaller = self._manners.smaller(way, name, failed[-1], layers=layers)
+            if smaller is None:
+                self._drop()
+                raise OutOfMemoryError("; ".join(failed))
+            way = smaller
+
+    def _attempt(self, name: str, way: Way, do: Callable[[_Loaded], T]) -> T:
+        """Do something with a base, held by this way; no reference to it is left."""
+        with device_errors(self._device_by(way)):
+            loaded = self._base_by(name, way)
+            self._way = way
+            return do(loaded)
+
+    def _base_by(self, name: str, way: Way) -> _Loaded:
+        stamp, held = files_stamp(name), self._loaded
+        if held is not None and (held.name, held.stamp) == (name, stamp):
+            if held.way == way:
+                self._loaded = replace(held, way=way)  # its steps are this job's
+                return self._loaded
+            if held.way == replace(way, small=held.way.small):
+                self._loaded = self._around(name, stamp, way, held.opened)
+                return self._loaded
+        del held  # never two bases in memory
+        self._drop()
+        self._loaded = self._load(name, stamp, way)
+        return self._loaded
+
+    def _load(self, name: str, stamp: str, way: Way) -> _Loaded:
+        if way.on_gpu:
+            self._enter_gpu()
+        else:
+            self._manners.leave()
+        device = self._device_by(way)
+        opened = load_base_for(self._settings, name, device, way.layers)
+        return self._around(name, stamp, way, opened)
+
+    def _around(self, name: str, stamp: str, way: Way, opened: Opened) -> _Loaded:
+        diagnostics = diagnostics_of(self._settings, opened.base, small=way.small)
+        return _Loaded(name=name, stamp=stamp, way=way, opened=opened, diagnostics=diagnostics)
+
+    def _drop(self) -> None:
+        """Give back what the base and all that was computed of it took."""
+        if self._loaded is not None:
+            self._loaded = None
+            _collect()
+
+    def _enter_gpu(self) -> None:
+        """Use the GPU from now on, within bounds."""
+        if self._has_used_gpu:
+            return
+        self._has_used_gpu = True
+        if self._device.type == "cuda":
+            if self._settings.gpu.max_gpu_mib is not None:
+                cap_memory(self._device, self._settings.gpu.max_gpu_mib)
+            compute_in_background(self._device)
+
+    def _device_by(self, way: Way) -> torch.device:
+        return self._device if way.on_gpu else torch.device("cpu")
+
+    def _stream_mib(self, name: str) -> int | None:
+        base = self._settings.base
+        needed = streamed_bytes(name, dtype=base.dtype, local_files_only=base.local_files_only)
+        return None if needed is None else needed // MIB + CONTEXT_MIB
+
+    def _base_name(self, claim: Claim) -> str:
         name = self._settings.base.model or claim.base_model
         if name is None:
             msg = (
@@ -135,17 +260,7 @@ class GpuDiagnoser:
                 "model; set base.model in the settings"
             )
             raise BaseModelError(msg)
-        stamp = files_stamp(name)
-        if self._loaded is None or (self._loaded.name, self._loaded.stamp) != (name, stamp):
-            self._loaded = None  # never two bases in memory
-            references = load_references(self._settings, name)
-            self._loaded = _Loaded(
-                name=name,
-                stamp=stamp,
-                quick=quick_diagnostic(self._settings, references),
-                full=full_diagnostic(self._settings, references),
-            )
-        return self._loaded
+        return name
 
     def _unloadable(self, base: BaseModel, error: str, started: float) -> Measured:
         return Measured(
@@ -157,135 +272,14 @@ class GpuDiagnoser:
             measured_at=self._clock(),
         )
 
-    def _measured(
-        self,
-        claim: Claim,
-        path: Path,
-        base: BaseModel,
-        result: QuickResult | FullResult,
-        started: float,
-    ) -> Measured:
-        at, seconds = self._clock(), time.perf_counter() - started
-        quick = result.quick if isinstance(result, FullResult) else result
-        score = result.avg_score if isinstance(result, FullResult) else None
-        mean = quick.mean
-        return Measured(
-            grade=str(quick.grade),
-            base_revision=base.revision,
-            diagnostics_version=DIAGNOSTICS_VERSION,
-            mse=number(mean.mse) if mean else None,
-            cosine=number(mean.cosine) if mean else None,
-            kl=number(mean.kl) if mean else None,
-            top1_agreement=number(mean.top1_agreement) if mean else None,
-            relative_mse=number(mean.relative_mse) if mean else None,
-            perplexity_ratio=number(mean.perplexity_ratio) if mean else None,
-            hidden_mse=number(mean.hidden_mse) if mean else None,
-            residual=quick.residual,
-            overall_status=None if score is None else overall_status(score),
-            avg_score=score,
-            error=quick.why or None,
-            duration_seconds=seconds,
-            measured_at=at,
-            details=report_of(result, base, path, claim.step, seconds, at),
-        )
+
+def _collect() -> None:
+    """Give memory back that nobody holds any more; on a GPU only where CUDA was used."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
-def load_references(settings: Settings, name: str) -> References:
-    """Load a base and what is known of it from the state folder's cache.
-
-    Raises:
-        BaseModelError: it cannot be loaded.
-        ConfigError: the probe texts are too long for it.
-        DeviceError: there is no such device; OutOfMemoryError: it does not fit.
-    """
-    started = time.perf_counter()
-    device = resolve_device(settings.worker.device)
-    torch.set_num_threads(settings.worker.threads or max(1, (os.cpu_count() or 2) // 2))
-    with device_errors(device):
-        opened = open_base(
-            name,
-            layers=settings.base.layers,
-            dtype=settings.base.dtype,
-            device=device,
-            local_files_only=settings.base.local_files_only,
-        )
-    _require_texts(opened.base, settings.diagnostic.probe_texts)
-    log.info(
-        "base_loaded",
-        base_model=name,
-        revision=opened.base.revision,
-        layers=opened.layers,
-        because=opened.why,
-        seconds=round(time.perf_counter() - started, 2),
-    )
-    return References(
-        base=opened.base,
-        folder=_cache(settings),
-        logits_bytes=settings.diagnostic.logits_mib * 1024**2,
-    )
-
-
-def _require_texts(base: BaseModel, texts: tuple[str, ...]) -> None:
-    """Refuse texts that any profile could not measure, before a checkpoint is blamed for them.
-
-    Raises:
-        ConfigError: they are too long for this base, or together.
-    """
-    if texts:
-        tokenize(base, (BASIC_PROMPT, *texts, PER_LAYER_PROMPT, PROGRESSIVE_PROMPT))
-
-
-def _cache(settings: Settings) -> Path:
-    return settings.state_dir / "cache" / "references"
-
-
-def quick_diagnostic(settings: Settings, references: References) -> QuickDiagnostic:
-    """Build the quick diagnostic of these settings."""
-    return QuickDiagnostic(
-        references=references,
-        residual=settings.diagnostic.residual,
-        texts=settings.diagnostic.probe_texts,
-        bounds=bounds_of(settings),
-    )
-
-
-def full_diagnostic(settings: Settings, references: References) -> FullDiagnostic:
-    """Build the full diagnostic of these settings."""
-    return FullDiagnostic(
-        references=references,
-        continuations=Continuations(
-            base=references.base, folder=_cache(settings), seed=settings.diagnostic.seed
-        ),
-        residual=settings.diagnostic.residual,
-        texts=settings.diagnostic.probe_texts,
-        bounds=bounds_of(settings),
-    )
-
-
-def report_of(
-    result: QuickResult | FullResult,
-    base: BaseModel,
-    path: Path,
-    step: int | None,
-    seconds: float,
-    at: datetime,
-) -> Report:
-    """Build the JSON report of a result, the trainer's own loss beside it."""
-    quick = result.quick if isinstance(result, FullResult) else result
-    loss = trainer_loss(path, step)
-    more = loss_finding(loss, quick.mean.mse) if loss and quick.mean else None
-    about: dict[str, Any] = {  # Any: keyword arguments
-        "checkpoint": str(path),
-        "model_name": base.name,
-        "step": step,
-        "device": str(base.device),
-        "dtype": str(base.dtype).removeprefix("torch."),
-        "total_seconds": seconds,
-        "at": at,
-        "base_revision": base.revision,
-        "trainer": loss,
-        "more_findings": [more] if more else [],
-    }
-    if isinstance(result, FullResult):
-        return full_report(result, **about)
-    return quick_report(result, **about)
+def _lock_of(settings: Settings, card: Card) -> GpuLock:
+    """Give the lock of a GPU; the workers of one daemon share their GPU, as they were asked to."""
+    folder = settings.gpu.lock_dir or shared_folder()
+    return GpuLock(card.uuid, folder, share=settings.gpu.share or settings.worker.count > 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -116,6 +117,8 @@ class WorkerLoop:
         self._seen_at: datetime | None = None
         self._jobs_done = 0
         self._is_queue_empty = False
+        self._idle_since: float | None = None
+        self._is_stale = False
         self._is_cut_off = False
         self._pause_seconds = FIRST_RETRY_SECONDS
         self._diagnosis = Diagnosis(
@@ -129,7 +132,7 @@ class WorkerLoop:
         )
 
     def run(self, ready: Callable[[], None]) -> int:
-        """Work until stopped, worn out (`max_jobs`), out of work, or unable to trust the device.
+        """Work until stopped, worn out (`max_jobs`), idle, or unable to trust the device.
 
         Args:
             ready: called once the worker is known to the database and about to claim.
@@ -155,6 +158,9 @@ class WorkerLoop:
 
     def _turn(self) -> None:
         """Do one job, or wait for one."""
+        if self._diagnosis.rest_seconds > 0:
+            self._rest()
+            return
         try:
             claim = self._claim()
             if claim is None:
@@ -170,9 +176,33 @@ class WorkerLoop:
             return
         self._note_outage(None)
         if claim is not None:
+            self._idle_since = None
             self._work(claim)
+        elif self._has_idled():
+            log.info("base_unloaded", base_model=self._diagnoser.base_model)
+            self._is_stale = True
         elif not self._is_queue_empty:
             self._wake.wait(self._settings.poll_seconds)
+
+    def _rest(self) -> None:
+        """Claim nothing for a while: it would only be handed back."""
+        try:
+            self._beat_idle()
+        except DatabaseError as error:
+            _raise_if_final(error)  # the next claim says what is wrong
+        self._wake.wait(min(self._diagnosis.rest_seconds, self._settings.poll_seconds))
+
+    def _has_idled(self) -> bool:
+        """Tell whether a base has been held for nothing for long.
+
+        The process ends for it: no other way gives back all that torch and CUDA have taken.
+        """
+        most_seconds = self._settings.idle_unload_minutes * 60
+        if self._diagnoser.base_model is None or not most_seconds:
+            return False
+        if self._idle_since is None:
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since >= most_seconds
 
     def _claim(self) -> Claim | None:
         """Claim a job; after an outage give back first what may have been claimed unheard.
@@ -366,7 +396,12 @@ class WorkerLoop:
 
     def _is_worn_out(self) -> bool:
         is_enough = 0 < self._settings.max_jobs <= self._jobs_done
-        return is_enough or self._is_queue_empty or self._diagnosis.exit_code is not None
+        return (
+            is_enough
+            or self._is_queue_empty
+            or self._is_stale
+            or self._diagnosis.exit_code is not None
+        )
 
     def _say_goodbye(self) -> None:
         try:

@@ -116,6 +116,10 @@ class Backoff:
             self._until = now + self._pause_seconds
         return self._until - now
 
+    def left(self) -> float:
+        """Seconds that are left of the pause."""
+        return max(0.0, self._until - self._seconds())
+
     def reset(self) -> None:
         """It works again."""
         self._pause_seconds = 0.0

@@ -73,7 +73,7 @@ class Warm:
         """Load the base as a worker does."""
         from nptwatch.logs import configure_logs
         from nptwatch.settings import BaseSection, Settings, WorkerSettings
-        from nptwatch.worker.gpu import load_references
+        from nptwatch.worker.bases import load_references
 
         configure_logs(level="warning")
         self._folder, self._rounds = folder, asked.rounds
@@ -144,7 +144,7 @@ class Warm:
 
     def full_diagnostic(self) -> FullDiagnostic:
         """Give the full diagnostic."""
-        from nptwatch.worker.gpu import full_diagnostic
+        from nptwatch.worker.bases import full_diagnostic
 
         return full_diagnostic(self._settings, self._references)
 

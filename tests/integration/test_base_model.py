@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nptwatch.errors import BaseModelError, DeviceError, OutOfMemoryError
-from nptwatch.npt.base import files_stamp, load_base, resolve_device
+from nptwatch.npt.base import files_stamp, load_base
+from nptwatch.npt.devices import resolve_device
 from nptwatch.npt.memory import device_errors
 
 if TYPE_CHECKING:

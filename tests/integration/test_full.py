@@ -31,7 +31,7 @@ from nptwatch.npt.base import BaseModel, load_base
 from nptwatch.npt.reader import Checkpoint, read_checkpoint
 from nptwatch.settings import Settings
 from nptwatch.store.engine import utc_now
-from nptwatch.worker.gpu import load_references
+from nptwatch.worker.bases import load_references
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CASES = sorted(path.name for path in (GOLDEN / "cases").iterdir())

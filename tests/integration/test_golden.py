@@ -20,7 +20,7 @@ from nptwatch.npt.layout import infer_layout
 from nptwatch.npt.modulation import NptLayer, npt_layers
 from nptwatch.npt.reader import Checkpoint, read_checkpoint
 from nptwatch.settings import Settings
-from nptwatch.worker.gpu import full_diagnostic, quick_diagnostic
+from nptwatch.worker.bases import full_diagnostic, quick_diagnostic
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CASES = sorted(path.name for path in (GOLDEN / "cases").iterdir())

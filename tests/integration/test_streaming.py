@@ -26,7 +26,7 @@ from nptwatch.npt.opening import open_base
 from nptwatch.npt.reader import read_checkpoint
 from nptwatch.settings import FULL, QUICK, Settings
 from nptwatch.store.engine import utc_now
-from nptwatch.worker.gpu import load_references
+from nptwatch.worker.bases import load_references
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -33,6 +33,7 @@ SHARED_GROUND = {
     "sections",
     "alert_settings",
     "grade_settings",
+    "gpu_settings",
     "channel_settings",
     "machine_settings",
     "paths",

@@ -35,6 +35,8 @@ def test_example_names_every_setting() -> None:
         "alerts.time_zone",
         "alerts.templates",
         "worker.gpu_memory_gib",
+        "gpu.max_gpu_mib",
+        "gpu.lock_dir",
     }
     table = uncommented()
     for key in unset:

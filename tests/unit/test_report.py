@@ -201,3 +201,21 @@ def test_the_trainer_s_loss_is_shown_with_what_it_measures(tmp_path: Path) -> No
     assert trainer_loss(weights, 6) is None
     assert trainer_loss(weights, None) is None
     assert trainer_loss(tmp_path / "elsewhere" / "npt_weights.pt", 5) is None
+
+
+def test_text_says_where_and_why_there() -> None:
+    """The GPU by name, streamed layers, and each step that led there, within the page's width."""
+    report = report_of(result(score(0.6, 0.95))) | {
+        "measured_on": {
+            "gpu": "NVIDIA A100",
+            "layers": "streamed",
+            "steps": ["waited 600 s for cuda:0 (NVIDIA A100) has 812 MiB free, below 2048; then x"],
+        }
+    }
+    lines = quick_text(report).splitlines()
+    assert "Device:      cpu (NVIDIA A100), float32, streamed layers" in lines
+    start = next(n for n, line in enumerate(lines) if line.startswith("Because:"))
+    assert lines[start : start + 2] == [
+        "Because:     waited 600 s for cuda:0 (NVIDIA A100) has 812 MiB free, below",
+        "             2048; then x",
+    ]
