@@ -87,6 +87,7 @@ _OVER = {
     "stalled": "the standstill",
     "invalid": "NaN or infinity",
     "diagnosis_failing": "that checkpoints could not be measured",
+    "chore_failing": "that a chore of the daemon failed",
 }
 """What a recovery ends, by kind."""
 

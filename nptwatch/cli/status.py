@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from nptwatch.cli.history import print_runs, run_json
 from nptwatch.cli.screen import Column, Screen, age, number, plain, print_json
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nptwatch.settings import Settings
+    from nptwatch.store.chore_records import ChoreRecord
     from nptwatch.store.records import ChangeRow, WorkerRow
 
 CHANGES_SHOWN = 5
@@ -29,6 +32,9 @@ CHANGES_SHOWN = 5
 
 def status(
     *,
+    chores: Annotated[
+        bool, typer.Option("--chores", help="Also list the daemons' chores: last run and failure.")
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
@@ -45,6 +51,9 @@ def status(
         print_json(_as_json(glance, settings.safe_database_url))
     else:
         _print(glance, settings.safe_database_url, screen)
+        if chores:
+            screen.say("\nChores")
+            _print_chores(glance.chores, screen)
 
 
 def _glance(settings: Settings, now: datetime) -> Glance:
@@ -71,6 +80,7 @@ def _glance(settings: Settings, now: datetime) -> Glance:
             runs=stores.history.runs(),
             changes=stores.history.changes(limit=CHANGES_SHOWN),
             pending_alerts=stores.outbox.pending(),
+            chores=stores.chores.lately(),
         )
 
 
@@ -84,6 +94,7 @@ def _as_json(glance: Glance, database: str) -> object:
         "runs": [plain(run_json(row)) for row in glance.runs],
         "changes": plain(glance.changes),
         "alerts": {"pending": glance.pending_alerts},
+        "chores": plain(glance.chores),
     }
 
 
@@ -98,6 +109,9 @@ def _print(glance: Glance, database: str, screen: Screen) -> None:
         screen.say(f"Worker:   {_worker_line(worker, screen)}")
     if not glance.workers:
         screen.say("Worker:   none at work (start `nptwatch run`)")
+    for chore in glance.chores:
+        if chore.failures:
+            screen.say(f"Failing:  {_failing_line(chore, screen)}")
     screen.say()
     if not glance.runs:
         screen.say("No runs yet: nothing was found below the watched directories.")
@@ -136,6 +150,36 @@ def _worker_line(worker: WorkerRow, screen: Screen) -> str:
     base = f", base {worker.base_model}" if worker.base_model else ""
     where = f"{worker.worker_id} on {worker.device} (pid {worker.pid})"
     return f"{where} {does}, {worker.jobs_done} done{base}"
+
+
+def _failing_line(chore: ChoreRecord, screen: Screen) -> str:
+    first = screen.when(chore.failing_since)
+    times = "once" if chore.failures == 1 else f"{chore.failures} times in a row, first"
+    return f"chore {chore.name} of {chore.daemon}, {times} {first}: {chore.error}"
+
+
+def _print_chores(chores: list[ChoreRecord], screen: Screen) -> None:
+    screen.table(
+        (
+            Column(title="CHORE"),
+            Column(title="LAST RUN"),
+            Column(title="TOOK", right=True),
+            Column(title="FAILED"),
+            Column(title="LAST FAILURE", shrinks=True),
+            Column(title="DAEMON", shrinks=True),
+        ),
+        [
+            (
+                chore.name,
+                f"{age((screen.now - chore.started_at).total_seconds())} ago",
+                f"{chore.duration_seconds:.2f} s",
+                screen.when(chore.failed_at) if chore.failed_at else None,
+                chore.error,
+                chore.daemon,
+            )
+            for chore in chores
+        ],
+    )
 
 
 def _print_changes(changes: list[ChangeRow], screen: Screen) -> None:

@@ -13,6 +13,7 @@ from nptwatch.settings import QUICK
 from nptwatch.store import migrate as migrations
 from nptwatch.store.alarms import Alarms
 from nptwatch.store.catalog import Catalog
+from nptwatch.store.chores import Chores
 from nptwatch.store.engine import Database
 from nptwatch.store.history import History
 from nptwatch.store.kept import Kept
@@ -46,6 +47,7 @@ class Stores:
     retention: Retention
     upkeep: Upkeep
     kept: Kept
+    chores: Chores
 
     def close(self) -> None:
         """Close all connections."""
@@ -86,6 +88,7 @@ def open_stores(
         retention=Retention(database),
         upkeep=Upkeep(database),
         kept=Kept(database),
+        chores=Chores(database),
     )
 
 

@@ -26,6 +26,7 @@ from nptwatch.alerts.templates import Texts
 from nptwatch.alerts.watching import Lookout
 from nptwatch.diagnostics.identity import bounds_of
 from nptwatch.service.build import build_keeper, build_watcher, is_sqlite, open_stores
+from nptwatch.service.chore_book import ChoreBook, daemon_name
 from nptwatch.service.digesting import LOOK_SECONDS, Digest
 from nptwatch.service.forecasting import Forecasts
 from nptwatch.service.reaper import Reaper
@@ -95,13 +96,19 @@ class Crew:
             clock=lambda: datetime.now().astimezone(),
         )
         self._keeper = build_keeper(settings, self._stores, self._stop_watching.is_set)
+        router = Router(settings.alerts, channel_names(settings.channels))
+        self._book = ChoreBook(
+            self._stores.chores, self._stores.alarms, router, daemon_name(settings.state_dir)
+        )
         self._lookout = Lookout(
             self._stores.alarms,
-            Router(settings.alerts, channel_names(settings.channels)),
+            router,
             settings.alerts,
             roots=[os.path.realpath(root) for root in settings.watch.roots],
         )
-        self._schedule = Schedule(self._chores())
+        chores = self._chores()
+        self._book.begin(chore.name for chore in chores)
+        self._schedule = Schedule(chores, self._book.note)
 
     def start(self) -> None:
         """Start all threads and processes."""
@@ -169,6 +176,7 @@ class Crew:
             ).chores(),
             Chore(name="watch_runs", do=self._lookout.look, every_seconds=LOOKOUT_SECONDS),
             Chore(name="digest", do=self._digest.turn, every_seconds=LOOK_SECONDS),
+            *self._book.chores(),
             Chore(name="keep", do=self._keeper.turn, every_seconds=KEEPER_SECONDS),
             *(
                 Chore(  # one for each channel: one that hangs holds up no other

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ from nptwatch.errors import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+JITTER = 0.1
+"""Share of its interval by which a chore's turn may come later or earlier: the daemons of a
+cluster, all started at once, must not all ask at once for ever."""
 
 log = structlog.get_logger()
 
@@ -34,10 +39,29 @@ class Chore:
     at_start: bool = True
 
 
-class Schedule:
-    """Runs chores in the background; none overlaps itself, none delays another."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A chore that was done once; `error`: what went wrong."""
 
-    def __init__(self, chores: Sequence[Chore]) -> None:
+    name: str
+    started_at: datetime
+    seconds: float
+    error: Exception | None
+
+
+def _ignore(_turn: Turn) -> None:
+    return None
+
+
+class Schedule:
+    """Runs chores in the background; none overlaps itself, none delays another.
+
+    Args:
+        note: told of the end of each turn, on the thread that did it.
+    """
+
+    def __init__(self, chores: Sequence[Chore], note: Callable[[Turn], None] = _ignore) -> None:
+        self._note = note
         # A chore that runs longer than its interval is no news: APScheduler warns at each turn.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(
@@ -52,6 +76,7 @@ class Schedule:
                 "interval",
                 args=[chore],
                 seconds=chore.every_seconds,
+                jitter=JITTER * chore.every_seconds,
                 id=chore.name,
                 next_run_time=_first_run(chore),
             )
@@ -70,14 +95,20 @@ class Schedule:
         return thread is not None and thread.is_alive()
 
     def _run(self, chore: Chore) -> None:
+        started_at, began = datetime.now(UTC), time.monotonic()
+        failure: Exception | None = None
         try:
             chore.do()
         except DatabaseError as error:
+            failure = error
             self._outages.failed(chore.name, error)
-        except Exception:  # outermost of this thread's work: the next turn may go better
+        except Exception as error:  # outermost of this thread's work: the next turn may go better
+            failure = error
             log.exception("chore_failed", chore=chore.name)
         else:
             self._outages.worked(chore.name)
+        seconds = time.monotonic() - began
+        self._note(Turn(name=chore.name, started_at=started_at, seconds=seconds, error=failure))
 
 
 def _first_run(chore: Chore) -> datetime:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from nptwatch.store.chore_records import ChoreRecord, lately
 from nptwatch.store.labels import Waiting, offer_of
 from nptwatch.store.migrate import head
 from nptwatch.store.records import ChangeRow, JobState, RunRow, WorkerRow, WorkerState
@@ -36,6 +37,7 @@ class Glance:
     runs: list[RunRow]
     changes: list[ChangeRow]
     pending_alerts: int
+    chores: list[ChoreRecord]
 
 
 _DONE = "SELECT coalesce(sum(done_job_count), 0) FROM runs"
@@ -52,8 +54,8 @@ _OLDEST = "SELECT min(created_at) FROM jobs WHERE state = 'queued'"
 _PENDING = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'sending')"
 
 _WORKERS = """
-    SELECT worker_id, host, pid, device, state, job_id, base_model, offer, jobs_done, started_at,
-        seen_at
+    SELECT worker_id, host, pid, device, state, job_id, base_model, offer, jobs_done, memory_bytes,
+        started_at, seen_at
     FROM workers WHERE state IN ('starting', 'idle', 'loading', 'busy') AND seen_at >= ?
     ORDER BY started_at DESC, worker_id
 """
@@ -64,6 +66,11 @@ _WAITING = """
     FROM jobs JOIN runs ON runs.id = jobs.run_id WHERE jobs.state = 'queued'
     GROUP BY jobs.base_model, jobs.min_gpu_mib, runs.path, runs.root
     ORDER BY jobs.base_model, jobs.min_gpu_mib, runs.path, runs.root
+"""
+
+_CHORES = """
+    SELECT daemon, name, started_at, duration_seconds, failures, failing_since, failed_at, error
+    FROM chores WHERE started_at >= ? ORDER BY daemon, name
 """
 
 _RUNS = """
@@ -126,6 +133,10 @@ def glance_at(
                     for row in connection.execute(_CHANGES, [changes])
                 ],
                 pending_alerts=connection.execute(_PENDING).fetchone()[0],
+                chores=[
+                    ChoreRecord(**_typed(row, paths))
+                    for row in connection.execute(_CHORES, [lately(now).strftime(_STORED)])
+                ],
             )
     except sqlite3.Error:
         return None
@@ -134,7 +145,10 @@ def glance_at(
 _STORED = "%Y-%m-%d %H:%M:%S.%f"
 """How SQLAlchemy writes times on SQLite; sorts as text."""
 
-_TIMES = frozenset({"status_since", "measured_at", "started_at", "seen_at", "at", "oldest_at"})
+_TIMES = frozenset(
+    {"status_since", "measured_at", "started_at", "seen_at", "at", "oldest_at", "failing_since"}
+    | {"failed_at"}
+)
 _PATHS = frozenset({"path", "run_path", "run_root", "checkpoint_path", "base_model"})
 
 

@@ -491,6 +491,7 @@ class WorkerRow:
     base_model: str | None
     offer: Offer
     jobs_done: int
+    memory_bytes: int | None
     started_at: datetime
     seen_at: datetime
 

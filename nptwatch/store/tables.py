@@ -422,5 +422,29 @@ class Worker(Base):
     base_model: Mapped[str | None] = mapped_column(HostPath)
     offer: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # Any: free JSON
     jobs_done: Mapped[int]
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+
+
+class ChoreRow(Base):
+    """How a chore of a daemon went last, and when it failed last; `failures` are those in a row."""
+
+    __tablename__ = "chores"
+    __table_args__ = (
+        UniqueConstraint("daemon", "name"),
+        CheckConstraint(
+            "(failures > 0) = (failing_since IS NOT NULL)", name="failing_has_beginning"
+        ),
+        CheckConstraint("(failed_at IS NULL) = (error IS NULL)", name="failed_has_error"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    daemon: Mapped[str]
+    name: Mapped[str] = mapped_column(String(64))
+    started_at: Mapped[datetime]
+    duration_seconds: Mapped[float]
+    failures: Mapped[int]
+    failing_since: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
+    error: Mapped[str | None]

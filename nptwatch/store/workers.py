@@ -28,6 +28,7 @@ _ROWS = select(
     Worker.base_model,
     Worker.offer,
     Worker.jobs_done,
+    Worker.memory_bytes,
     Worker.started_at,
     Worker.seen_at,
 ).order_by(Worker.started_at.desc(), Worker.worker_id)
@@ -64,6 +65,7 @@ class Workers:
             "base_model": None,
             "offer": self._stored(offer or Offer()),
             "jobs_done": 0,
+            "memory_bytes": None,
             "started_at": now,
             "seen_at": now,
         }
@@ -83,6 +85,7 @@ class Workers:
         base_model: str | None = None,
         jobs_done: int | None = None,
         offer: Offer | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         """Say that a worker lives and what it does.
 
@@ -91,6 +94,7 @@ class Workers:
             base_model: what it has loaded; None: as said before.
             jobs_done: since it started; None: as said before.
             offer: what it takes jobs by now; None: as said before.
+            memory_bytes: how much of the machine's memory it has; None: as said before.
         """
         values: dict[str, Any] = {  # Any: as SQLAlchemy takes it
             "state": WorkerState(state),
@@ -103,6 +107,8 @@ class Workers:
             values["jobs_done"] = jobs_done
         if offer is not None:
             values["offer"] = self._stored(offer)
+        if memory_bytes is not None:
+            values["memory_bytes"] = memory_bytes
         with self._database.begin() as connection:
             connection.execute(update(Worker).where(Worker.worker_id == worker_id).values(**values))
 

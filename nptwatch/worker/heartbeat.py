@@ -11,6 +11,7 @@ import structlog
 
 from nptwatch.errors import DatabaseError
 from nptwatch.store.records import WorkerState
+from nptwatch.worker.resident import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +122,12 @@ class Heartbeat:
                 self._claim.job_id, self._worker_id, lease_seconds=self._settings.lease_seconds
             )
             with self._telling:
-                self._workers.beat(self._worker_id, state=self._state, job_id=self._claim.job_id)
+                self._workers.beat(
+                    self._worker_id,
+                    state=self._state,
+                    job_id=self._claim.job_id,
+                    memory_bytes=resident_bytes(),
+                )
         except DatabaseError as error:
             log.warning("heartbeat_failed", job_id=self._claim.job_id, error=str(error))
             return True

@@ -25,6 +25,7 @@ from nptwatch.worker.outcomes import (
     Store,
     StoreKnown,
 )
+from nptwatch.worker.resident import resident_bytes
 from nptwatch.worker.sight import Sight
 from nptwatch.worker.taking import Taking
 
@@ -381,6 +382,7 @@ class WorkerLoop:
             base_model=self._diagnoser.base_model,
             jobs_done=self._jobs_done,
             offer=self._taking.offer,
+            memory_bytes=resident_bytes(),
         )
         self._seen_at = now
 

@@ -17,8 +17,10 @@ from stocking import QUICK, alert_good, measured, seen, whole
 from nptwatch.errors import ConfigError, DatabaseError, SchemaError
 from nptwatch.store import migrate
 from nptwatch.store.catalog import Catalog
+from nptwatch.store.chore_records import ChoreRecord
+from nptwatch.store.chores import Chores
 from nptwatch.store.copying import Copy
-from nptwatch.store.engine import Database
+from nptwatch.store.engine import Database, utc_now
 from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import FileState
@@ -68,6 +70,17 @@ def filled(database: Database) -> Database:
     catalog.note(seen("b", "checkpoint-9"), FileState.UNLOADABLE, "no ZIP\0archive")
     Workers(database).register("w", "host", 1, "cpu")
     Workers(database).stopped("w")
+    chore = ChoreRecord(
+        daemon="host:/state",
+        name="keep",
+        started_at=utc_now(),
+        duration_seconds=0.1,
+        failures=0,
+        failing_since=None,
+        failed_at=None,
+        error=None,
+    )
+    Chores(database).note([chore])
     return database
 
 

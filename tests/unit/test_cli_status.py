@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stocking import FULL, QUICK, alert_good, claimed, measured, path_of, seen, whole
 
 from nptwatch.paths import PathMap
 from nptwatch.store.catalog import Catalog
+from nptwatch.store.chore_records import ChoreRecord
+from nptwatch.store.chores import Chores
 from nptwatch.store.glance import Glance, glance_at
 from nptwatch.store.history import History
 from nptwatch.store.outbox import Outbox
@@ -19,6 +22,7 @@ from nptwatch.store.records import FileState, JobState, WorkerState
 from nptwatch.store.workers import Workers
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from conftest import FakeClock
@@ -56,7 +60,26 @@ def filled(database: Database, clock: FakeClock) -> Database:
     assert claim is not None
     workers.beat("w", state=WorkerState.BUSY, job_id=claim.job_id, base_model="base", jobs_done=3)
     catalog.note(seen("c", "checkpoint-1"), FileState.SETTLING, "half")
+    failing = {"failures": 3, "failing_since": clock(), "failed_at": clock(), "error": "no space"}
+    chores = Chores(database, clock=clock)
+    chores.note([chore("host:/a", clock(), failures=0), chore("host:/b", clock(), **failing)])
+    chores.note([chore("gone:/c", clock() - timedelta(days=2))])
     return database
+
+
+def chore(daemon: str, at: datetime, **changes: Any) -> ChoreRecord:  # Any: fields
+    """Give the record of a chore that went well."""
+    well = ChoreRecord(
+        daemon=daemon,
+        name="keep",
+        started_at=at,
+        duration_seconds=0.25,
+        failures=0,
+        failing_since=None,
+        failed_at=None,
+        error=None,
+    )
+    return replace(well, **changes)
 
 
 def by_stores(database: Database, clock: FakeClock) -> Glance:
@@ -70,6 +93,7 @@ def by_stores(database: Database, clock: FakeClock) -> Glance:
         runs=History(database, clock=clock).runs(),
         changes=History(database, clock=clock).changes(limit=3),
         pending_alerts=Outbox(database, clock=clock).pending(),
+        chores=Chores(database, clock=clock).lately(),
     )
 
 
