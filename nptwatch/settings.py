@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from nptwatch.alert_settings import AlertSettings
 from nptwatch.channel_settings import (
@@ -68,8 +68,19 @@ class WatchSettings(Section):
     """Every so often the disk is read again, whatever the events said."""
     unloadable_after_seconds: PositiveSeconds = 600.0
     """A file that is not whole and has not changed for so long is called unloadable."""
-    observer: Literal["inotify", "polling", "none"] = "inotify"
-    """What wakes the watcher between scans."""
+    observer: Literal["auto", "inotify", "polling", "none"] = "auto"
+    """What wakes the watcher between scans; auto: polling on network file systems, else inotify."""
+    poll_min_seconds: PositiveSeconds = 1.0
+    """Pause between polls of a folder in which something happens."""
+    poll_max_seconds: PositiveSeconds = 15.0
+    """Pause to which it grows while nothing does."""
+
+    @field_validator("poll_max_seconds")
+    @classmethod
+    def _is_the_longest(cls, value: float, info: ValidationInfo) -> float:
+        if value < (shortest := info.data.get("poll_min_seconds", value)):
+            raise ValueError(f"should be at least poll_min_seconds, which is {shortest:g}")
+        return value
 
 
 class BaseSection(Section):

@@ -15,9 +15,9 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nptwatch.errors import ConfigError, DatabaseError
+from nptwatch.filesystem import filesystem_of
 from nptwatch.paths import PathMap
 from nptwatch.store.faults import UPGRADE, explain, is_read_only
-from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
 from nptwatch.store.handles import Handles
 from nptwatch.store.host_path import translate_by
 from nptwatch.store.postgres import (
@@ -330,11 +330,12 @@ def _sqlite_file(url: URL) -> Path | None:
 
 
 def _prepare_folder(folder: Path, file: Path) -> None:
-    kind = filesystem_of(folder)
-    if kind in NETWORK_FILE_SYSTEMS:
+    found = filesystem_of(folder)
+    if found is not None and found.network:
         msg = (
-            f"database {file} is on a network file system ({kind}), where SQLite's locks do not"
-            " hold: put state_dir on a local disk, or use Postgres (database.url)"
+            f"database {file} is on a network file system ({found.name}), where SQLite's locks and"
+            " shared memory do not hold: put state_dir on a local disk, or use Postgres"
+            " (database.url)"
         )
         raise ConfigError(msg)
     try:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 from nptwatch.globs import PathGlobs
 from nptwatch.npt.files import step_of_folder
 from nptwatch.store.records import SeenFile
+from nptwatch.watch.fresh import renew, stat_now
 from nptwatch.watch.listings import Listings
+from nptwatch.watch.polling import is_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +43,7 @@ class Sweep:
         folders: how many were listed.
         unlisted: real paths of folders below the root that could not be listed.
         links: real path to path below the root, of every symlinked folder that was followed.
+        mounts: real paths of folders below the root at which another file system begins.
         skipped: weights files and folders left out, with the reason.
     """
 
@@ -50,7 +53,14 @@ class Sweep:
     folders: int = 0
     unlisted: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
+    mounts: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> int:
+        """A number that differs, in all likelihood, where what was found does."""
+        signatures = frozenset((file.path, file.signature) for file in self.files.values())
+        return hash((self.folders, signatures))
 
 
 def everything(_path: str) -> bool:
@@ -98,24 +108,23 @@ class Finder:
         self._links = {real: path for sweep in sweeps for real, path in sweep.links.items()}
         return sweeps
 
-    def look_in(self, folder: str, *, deep: bool) -> dict[str, SeenFile]:
+    def look_in(self, folder: str, *, deep: bool) -> Sweep:
         """List one folder that an event named.
 
         Args:
             folder: real path, at or below a root or a followed link.
             deep: also everything below it.
         """
-        place = self._place(folder)
-        if place is None:
-            return {}
-        root, logical = place
+        root, logical = self._place(folder) or ("", "")
+        sweep = Sweep(root=root)
+        if not root:
+            return sweep
         relative = os.path.relpath(logical, root)
         if relative != "." and not self._is_open(relative):
-            return {}
-        sweep = Sweep(root=root)
+            return sweep
         self._runs.clear()
         self._walk(sweep, set(), start=logical, deep=deep)
-        return sweep.files
+        return sweep
 
     def is_of_interest(self, name: str) -> bool:
         """Say whether an event on a file of this name can make a checkpoint whole."""
@@ -130,12 +139,12 @@ class Finder:
     def _place(self, folder: str) -> tuple[str, str] | None:
         """Root and path below it (as walked) of a real folder."""
         for root in self.roots():
-            if _is_below(folder, root):
+            if is_below(folder, root):
                 return root, folder
         for real, logical in self._links.items():
-            if _is_below(folder, real):
+            if is_below(folder, real):
                 path = logical + folder.removeprefix(real)
-                above = [root for root in self.roots() if _is_below(path, root)]
+                above = [root for root in self.roots() if is_below(path, root)]
                 return (above[0], path) if above else None
         return None
 
@@ -151,23 +160,27 @@ class Finder:
         deep: bool = True,
     ) -> None:
         begin = start or sweep.root
-        folders = [(begin, os.path.realpath(begin))]
+        folders: list[tuple[str, str, int | None]] = [(begin, os.path.realpath(begin), None)]
         linked_folders: list[str] = []
         linked_files: list[str] = []
         while folders or linked_folders:
             if folders:
-                folder, real = folders.pop()
+                folder, real, device = folders.pop()
             else:
-                folder = linked_folders.pop()
+                folder, device = linked_folders.pop(), None
                 real = os.path.realpath(folder)
                 sweep.links[real] = folder
             listing = self._listing(sweep, folder, real, visited)
             if listing is None:
                 continue
+            if device not in {None, listing.device}:
+                sweep.mounts.append(real)
             for name, reason in listing.skipped:
                 sweep.skipped[f"{folder}/{name}"] = reason
             if deep:
-                folders += [_below(folder, real, name) for name in listing.folders]
+                folders += [
+                    (*_below(folder, real, name), listing.device) for name in listing.folders
+                ]
                 linked_folders += [f"{folder}/{name}" for name in listing.links]
             linked_files += [f"{folder}/{name}" for name in listing.linked_files]
             if listing.files:
@@ -263,6 +276,7 @@ def unreachable(root: str) -> str | None:
 
 def is_gone(path: str) -> bool:
     """Say whether a path is really absent, rather than not to be reached at the moment."""
+    renew(Path(path).parent)
     try:
         Path(path).stat()
     except OSError as exc:
@@ -276,7 +290,7 @@ def seen_again(file: SeenFile) -> tuple[SeenFile, os.stat_result]:
     Raises:
         OSError: it cannot be reached.
     """
-    found = Path(file.path).stat()
+    found = stat_now(Path(file.path))
     again = replace(
         file,
         signature=_signature(found),
@@ -310,7 +324,3 @@ def _below(folder: str, real: str, name: str) -> tuple[str, str]:
     """Give the path as walked and the real one of an entry: one text where they are the same."""
     path = f"{folder}/{name}"
     return path, path if folder == real else f"{real}/{name}"
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")

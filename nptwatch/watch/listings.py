@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
+from nptwatch.filesystem import filesystem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class Listing:
 
 
 class Listings:
-    """Lists folders, and remembers them below roots whose file system keeps a folder's time.
+    """Lists folders, and remembers them where the file system keeps a folder's time.
 
     Args:
         reason_against: why an entry (path below the root, name, is it a folder) is left out; "" for
@@ -62,7 +62,7 @@ class Listings:
     def __init__(self, reason_against: Callable[[str, str, bool], str | None]) -> None:
         self._reason_against = reason_against
         self._known: dict[str, Listing] = {}
-        self._roots: dict[str, bool] = {}
+        self._devices: dict[int, bool] = {}
         self._sweeps = 0
 
     def begin_sweep(self) -> None:
@@ -70,7 +70,7 @@ class Listings:
         self._sweeps += 1
         if self._sweeps % _LISTED_ANEW == 0:
             self._known.clear()
-            self._roots.clear()
+            self._devices.clear()
 
     def of(self, folder: str, real: str, root: str, found: os.stat_result) -> Listing:
         """List a folder, or give what is remembered of it.
@@ -98,7 +98,7 @@ class Listings:
             seen = dict(zip(known.files, known.seen, strict=True))
             listing.seen = tuple(map(seen.get, listing.files))
         settled = time.time_ns() - found.st_ctime_ns > SETTLED_NS
-        if settled and self._keeps_times(root):
+        if settled and self._keeps_times(listing):
             self._known[folder] = listing
         else:
             self._known.pop(folder, None)
@@ -133,12 +133,12 @@ class Listings:
         listing.folders, listing.links = tuple(folders), tuple(links)
         listing.linked_files, listing.skipped = tuple(linked_files), tuple(skipped)
 
-    def _keeps_times(self, root: str) -> bool:
+    def _keeps_times(self, listing: Listing) -> bool:
         """Whether a change of a folder shows in its time at once: attributes may be cached."""
-        if root not in self._roots:
-            kind = filesystem_of(Path(root))
-            self._roots[root] = kind is not None and kind not in NETWORK_FILE_SYSTEMS
-        return self._roots[root]
+        if listing.device not in self._devices:
+            found = filesystem_of(Path(listing.real))
+            self._devices[listing.device] = found is not None and not found.network
+        return self._devices[listing.device]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 from watchdog.events import (
@@ -23,7 +23,6 @@ from watchdog.events import (
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
-    FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -44,7 +43,6 @@ _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 300.0
 _HEALTHY_SECONDS: Final = 600.0
 _STOP_SECONDS: Final = 2.0
-_POLL_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 0.5
 
 # Without a filter, 7.1's own walk makes more open and close events than the kernel's queue holds.
@@ -152,7 +150,6 @@ class WatchdogObserver:
         mailbox: Mailbox,
         canary_dir: Path,
         is_of_interest: Callable[[str], bool],
-        modified_events: bool = False,
         canary_seconds: float = CANARY_SECONDS,
     ) -> None:
         try:
@@ -164,7 +161,6 @@ class WatchdogObserver:
         self._make = make
         self._mailbox = mailbox
         self._is_of_interest = is_of_interest
-        self._events = [*_EVENTS, FileModifiedEvent] if modified_events else _EVENTS
         self._canary_seconds = canary_seconds
         self._observer: BaseObserver | None = None
         self._handler: _Handler | None = None
@@ -192,9 +188,9 @@ class WatchdogObserver:
         try:
             observer = self._make()
             for path in sorted(self._paths):
-                observer.schedule(handler, path, recursive=True, event_filter=self._events)
+                observer.schedule(handler, path, recursive=True, event_filter=_EVENTS)
             observer.schedule(
-                handler, str(self._canary.parent), recursive=False, event_filter=self._events
+                handler, str(self._canary.parent), recursive=False, event_filter=_EVENTS
             )
             observer.start()
         except (OSError, RuntimeError) as exc:  # RuntimeError: no thread can be started
@@ -299,35 +295,3 @@ def _stop_quietly(observer: BaseObserver) -> None:
             observer.join(_STOP_SECONDS)
     except Exception as exc:  # noqa: BLE001 - outermost of this thread; the observer is being thrown away
         log.debug("observer_stop_failed", error=repr(exc))
-
-
-def make_observer(
-    kind: str,
-    *,
-    mailbox: Mailbox,
-    canary_dir: Path,
-    is_of_interest: Callable[[str], bool],
-) -> EventSource:
-    """Build what `watch.observer` asks for: inotify, polling or none."""
-    if kind == "none":
-        return Silence()
-    shared: dict[str, Any] = {  # Any: keyword arguments of two constructors
-        "mailbox": mailbox,
-        "canary_dir": canary_dir,
-        "is_of_interest": is_of_interest,
-    }
-    if kind == "polling":
-        return WatchdogObserver(make=_polling, modified_events=True, **shared)
-    return WatchdogObserver(make=_inotify, **shared)
-
-
-def _inotify() -> BaseObserver:
-    from watchdog.observers.inotify import InotifyObserver
-
-    return InotifyObserver()
-
-
-def _polling() -> BaseObserver:
-    from watchdog.observers.polling import PollingObserver
-
-    return PollingObserver(timeout=_POLL_SECONDS)

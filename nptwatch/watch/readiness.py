@@ -22,6 +22,7 @@ from nptwatch.npt.files import (
 )
 from nptwatch.store.records import FileState, SeenFile
 from nptwatch.watch.discovery import seen_again
+from nptwatch.watch.fresh import renew, stat_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,6 +138,7 @@ def look_at(file: SeenFile, markers: Sequence[str], *, at: float, wall: float) -
         CheckpointDeletedError: it is gone.
     """
     path = Path(file.path)
+    renew(path.parent)
     try:
         file, found = seen_again(file)
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -208,7 +210,7 @@ def _marker_fault(file: SeenFile, markers: Sequence[str]) -> str | None:
     folder = Path(file.path).parent
     for name in markers:
         try:
-            marker = (folder / name).stat()
+            marker = stat_now(folder / name)
         except OSError:  # no such marker: it is not asked for
             continue
         if marker.st_mtime_ns < file.mtime_ns:

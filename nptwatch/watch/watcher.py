@@ -20,10 +20,10 @@ from nptwatch.store.records import Admission, FileState
 from nptwatch.watch.discovery import Finder, everything, is_gone, unreachable
 from nptwatch.watch.ledger import Ledger
 from nptwatch.watch.mailbox import Mailbox
-from nptwatch.watch.observer import make_observer
 from nptwatch.watch.readiness import decide, look_at, patience_of
 from nptwatch.watch.registrar import BATCH, Registrar, no_minimum
 from nptwatch.watch.survey import Action, Verdict, survey
+from nptwatch.watch.waking import make_waking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,8 +111,8 @@ class Watcher:
         )
         self._finder = Finder(settings, is_named)
         self._mailbox = Mailbox()
-        self._observer = make_observer(
-            settings.observer,
+        self._waking = make_waking(
+            settings,
             mailbox=self._mailbox,
             canary_dir=canary_dir,
             is_of_interest=self._finder.is_of_interest,
@@ -130,7 +130,7 @@ class Watcher:
         """Watch until `stop` is set. A lost database is retried; a wrong schema is raised."""
         pause_seconds = _FIRST_PAUSE_SECONDS
         self._watched = self._finder.roots()
-        self._observer.start(self._watched)
+        self._waking.start(self._watched)
         log.info("watcher_started", roots=self._watched, observer=self._settings.observer)
         try:
             while not stop.is_set():
@@ -146,7 +146,7 @@ class Watcher:
                     pause_seconds = _FIRST_PAUSE_SECONDS
                     self._mailbox.wait(self._sleep_seconds())
         finally:
-            self._observer.stop()
+            self._waking.stop()
             log.info("watcher_stopped")
 
     def rescan(self) -> None:
@@ -186,10 +186,11 @@ class Watcher:
         self._take_hints()
         if time.monotonic() >= self._next_scan:
             self._scan()
-            self._observer.send_canary()
+            self._waking.scanned()
+        self._waking.poll(self._poll)
         self._flush_gone()
         self._work(stop)
-        self._observer.check(self._watched)
+        self._waking.check(self._watched)
 
     def _sleep_seconds(self) -> float:
         now = time.monotonic()
@@ -197,6 +198,8 @@ class Watcher:
         deadlines = [now + _SLICE_SECONDS, self._next_scan, *self._second_looks.values()]
         if track is not None and track.due is not None:
             deadlines.append(track.due)
+        if (poll := self._waking.next_poll()) is not None:
+            deadlines.append(poll)
         return 0.0 if self._registrar.has_more else max(0.0, min(deadlines) - now)
 
     def _work(self, stop: threading.Event) -> None:
@@ -238,15 +241,20 @@ class Watcher:
         for folder, deep in (again | hints.folders).items():
             if deep and folder not in again:
                 self._second_looks[folder] = now + _SECOND_LOOK_SECONDS
-            self._look_in(folder, deep=deep)
+            self._look_in(folder, deep=deep, heard=True)
 
-    def _look_in(self, folder: str, *, deep: bool) -> None:
-        found = self._finder.look_in(folder, deep=deep)
-        for file in found.values():
-            self._saw(file, heard=True)
+    def _poll(self, folder: str) -> int:
+        return self._look_in(folder, deep=True, heard=False).state
+
+    def _look_in(self, folder: str, *, deep: bool, heard: bool) -> Sweep:
+        sweep = self._finder.look_in(folder, deep=deep)
+        for file in sweep.files.values():
+            self._saw(file, heard=heard)
         prefix = folder.rstrip("/") + "/"
-        for path in [p for p in self._ledger.tracks if p.startswith(prefix) and p not in found]:
+        tracks = self._ledger.tracks
+        for path in [p for p in tracks if p.startswith(prefix) and p not in sweep.files]:
             self._missed(path)
+        return sweep
 
     # -- scanning ------------------------------------------------------------------------------
 
@@ -268,8 +276,9 @@ class Watcher:
                 self._saw(file, heard=False)
         for path in self._ledger.paths() - seen:
             self._missed(path)
-        links = (real for sweep in sweeps for real in sweep.links)
-        self._watched = tuple(dict.fromkeys([*self._finder.roots(), *links]))
+        links = [real for sweep in sweeps for real in sweep.links]
+        mounts = [real for sweep in sweeps for real in sweep.mounts if self._waking.is_polled(real)]
+        self._watched = tuple(dict.fromkeys([*self._finder.roots(), *links, *mounts]))
         self._registrar.retry_nameless(self._ledger.tracks)
         self._registrar.retry_renamed(self._ledger.tracks)
         self._next_scan = time.monotonic() + _UNASKED * self._settings.rescan_seconds
@@ -351,9 +360,6 @@ class Watcher:
 
     def _doubt_observer(self, track: Track, look: Look) -> None:
         """Where a checkpoint came without any event, the observer may be deaf."""
-        since = self._observer.heard_since()
-        if since is None or track.heard or look.age_seconds < _LATE_EVENT_SECONDS:
-            return
-        changed_at = self._clock().timestamp() - look.age_seconds
-        if changed_at > since + _LATE_EVENT_SECONDS:
-            self._observer.suspect(f"no event came for {look.file.path}")
+        if not track.heard and look.age_seconds >= _LATE_EVENT_SECONDS:
+            changed_at = self._clock().timestamp() - look.age_seconds
+            self._waking.missed(look.file.path, changed_at, _LATE_EVENT_SECONDS)

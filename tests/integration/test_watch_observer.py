@@ -228,7 +228,7 @@ def test_every_checkpoint_arrives_while_the_observer_is_deaf(
         checkpoint(root / "run", "checkpoint-1")
         until(lambda: len(catalog.queued()) == 1)
         assert callable(way)
-        way(watcher._observer._observer)
+        way(watcher._waking.events._observer)
         for step in range(2, 12):
             checkpoint(root / "run", f"checkpoint-{step}")
         until(lambda: len(catalog.queued()) == 11)

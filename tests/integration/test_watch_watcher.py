@@ -23,9 +23,19 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=["inotify", "none", "polling"])
-def observer(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Settings for each kind of wake-up; without events the scans must do."""
-    return {"observer": request.param, "rescan_seconds": 0.3 if request.param == "none" else 60.0}
+def observer(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    """Settings for each kind of wake-up; without events scans or polls must do."""
+    return w.kind_of_observer(request.param, tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=["inotify", "polling"])
+def waking(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    """Settings for both kinds of wake-up of which scans are no part."""
+    return w.kind_of_observer(request.param, tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -37,9 +47,9 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """Nptwatch's own folder."""
-    return tmp_path / "state"
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nptwatch's own folder, not where the experiments are."""
+    return tmp_path_factory.mktemp("local") / "state"
 
 
 @pytest.fixture
@@ -58,8 +68,7 @@ def test_new_checkpoint_is_queued_soon_after_it_settled(
         weights = checkpoint(root / "deep/run1", "checkpoint-500")
         took = until(catalog.queued)
     whole, admission = catalog.admitted[0]
-    slack = 1.0 if observer["observer"] != "polling" else 2.0
-    assert 0.2 <= took < 0.2 + slack
+    assert 0.2 <= took < 0.2 + 1.0
     assert admission is Admission.QUEUED
     assert (whole.file.path, whole.step, whole.base_model) == (str(weights), 500, "base")
     assert whole.file.run_name == "deep/run1"
@@ -156,14 +165,14 @@ def test_marker_that_stays_behind_hides_nothing_for_ever(
 
 
 def test_unnumbered_checkpoint_waits_for_the_state_that_gives_its_step(
-    catalog: Spy, root: Path, state: Path
+    catalog: Spy, root: Path, state: Path, waking: dict[str, object]
 ) -> None:
     """`best/` is not admitted with an unknown step while its training state is being written."""
     weights = checkpoint(root / "run", "best", state=False)
     source = w.GOLDEN_RUN / "checkpoints/checkpoint-300/training_state.pt"
     with (
         writing(source.read_bytes(), weights.with_name("training_state.pt")) as writer,
-        watching(catalog, settings(root), state),
+        watching(catalog, settings(root, **waking), state),
     ):
         until(lambda: catalog.notes)
         time.sleep(0.6)
@@ -232,14 +241,16 @@ def test_new_settings_hash_admits_known_files_again(catalog: Spy, root: Path, st
         until(lambda: len(catalog.queued()) == 2)
 
 
-def test_deletion_while_down_is_noticed_at_start(catalog: Spy, root: Path, state: Path) -> None:
+def test_deletion_while_down_is_noticed_at_start(
+    catalog: Spy, root: Path, state: Path, waking: dict[str, object]
+) -> None:
     """A checkpoint that went away between two runs of the daemon is reported deleted."""
     gone = checkpoint(root / "run", "checkpoint-1")
     checkpoint(root / "run", "checkpoint-2")
-    with watching(catalog, settings(root), state):
+    with watching(catalog, settings(root, **waking), state):
         until(lambda: len(catalog.queued()) == 2)
     shutil.rmtree(gone.parent)
-    with watching(catalog, settings(root), state):
+    with watching(catalog, settings(root, **waking), state):
         until(lambda: catalog.deleted)
     assert catalog.deleted == [str(gone)]
 
@@ -259,11 +270,13 @@ def test_touched_file_is_known(
 
 
 @pytest.mark.parametrize("way", ["moved away", "emptied"])
-def test_unreachable_root_deletes_nothing(catalog: Spy, root: Path, state: Path, way: str) -> None:
+def test_unreachable_root_deletes_nothing(
+    catalog: Spy, root: Path, state: Path, way: str, waking: dict[str, object]
+) -> None:
     """A root that vanishes or is empty, as an unmounted share is, leaves its files alone."""
     checkpoint(root / "run", "checkpoint-1")
     away = root.with_name("away")
-    config = settings(root, rescan_seconds=0.2)
+    config = settings(root, **waking | {"rescan_seconds": 0.2})
     with watching(catalog, config, state):
         until(catalog.queued)
         root.rename(away)
@@ -291,19 +304,21 @@ def test_root_that_appears_later_is_watched(
 
 
 def test_symlinked_root_gets_events(
-    catalog: Spy, root: Path, state: Path, tmp_path: Path, logs: Logs
+    catalog: Spy, root: Path, state: Path, tmp_path: Path, logs: Logs, waking: dict[str, object]
 ) -> None:
     """Below a root that is a symlink events come too, and paths are real."""
     link = tmp_path / "link"
     link.symlink_to(root)
-    with watching(catalog, settings(link), state):
+    with watching(catalog, settings(link, **waking), state):
         logged(logs, "scan_finished")
         weights = checkpoint(root / "run", "checkpoint-1")
         until(catalog.queued, seconds=3)
     assert catalog.queued() == [str(weights)]
 
 
-def test_two_roots_and_exclude(catalog: Spy, tmp_path: Path, state: Path) -> None:
+def test_two_roots_and_exclude(
+    catalog: Spy, tmp_path: Path, state: Path, waking: dict[str, object]
+) -> None:
     """Each root's runs are found; excluded folders and files are not."""
     one, two = tmp_path / "one", tmp_path / "two"
     wanted = {
@@ -311,7 +326,7 @@ def test_two_roots_and_exclude(catalog: Spy, tmp_path: Path, state: Path) -> Non
         str(checkpoint(two / "nested/layer_3/run", "checkpoint-1")),
     }
     checkpoint(one / "debug_x", "checkpoint-1")
-    config = settings(one, two, exclude=("debug_*", "two_old/**"))
+    config = settings(one, two, exclude=("debug_*", "two_old/**"), **waking)
     with watching(catalog, config, state):
         until(lambda: len(catalog.queued()) == 2)
         checkpoint(one / "debug_y", "checkpoint-1")
@@ -323,7 +338,7 @@ def test_two_roots_and_exclude(catalog: Spy, tmp_path: Path, state: Path) -> Non
 
 
 def test_linked_folder_is_followed_with_events(
-    catalog: Spy, root: Path, state: Path, tmp_path: Path, logs: Logs
+    catalog: Spy, root: Path, state: Path, tmp_path: Path, logs: Logs, waking: dict[str, object]
 ) -> None:
     """Checkpoints behind a symlinked folder belong to the run that links to it, and wake us."""
     scratch = tmp_path / "scratch"
@@ -331,7 +346,7 @@ def test_linked_folder_is_followed_with_events(
     (root / "run").mkdir()
     (root / "run/checkpoints").symlink_to(scratch)
     (root / "run/loop").symlink_to(root)
-    with watching(catalog, settings(root), state) as watcher:
+    with watching(catalog, settings(root, **waking), state) as watcher:
         logged(logs, "scan_finished")
         watcher.rescan()  # what the first scan found is watched before the second begins
         logged(logs, "scan_finished", times=2)
@@ -345,11 +360,11 @@ def test_linked_folder_is_followed_with_events(
 
 
 def test_lost_database_is_retried_and_nothing_forgotten(
-    catalog: Spy, root: Path, state: Path
+    catalog: Spy, root: Path, state: Path, waking: dict[str, object]
 ) -> None:
     """Whatever happens while the database is away is stored when it is back."""
     first = checkpoint(root / "run", "checkpoint-1")
-    with watching(catalog, settings(root), state):
+    with watching(catalog, settings(root, **waking), state):
         until(catalog.queued)
         catalog.broken = DatabaseError("locked")
         second = checkpoint(root / "run", "checkpoint-2")
@@ -389,10 +404,12 @@ def test_scan_once_takes_what_is_whole_and_notes_the_rest(
     assert watcher.scan_once().queued == 0
 
 
-def test_golden_run_as_the_trainer_left_it(catalog: Spy, root: Path, state: Path) -> None:
+def test_golden_run_as_the_trainer_left_it(
+    catalog: Spy, root: Path, state: Path, waking: dict[str, object]
+) -> None:
     """Six files are four contents: best/ and final/ are twins of step 400, with its step."""
     shutil.copytree(w.GOLDEN_RUN, root / "equivalence")
-    with watching(catalog, settings(root), state):
+    with watching(catalog, settings(root, **waking), state):
         until(lambda: len(catalog.admitted) == 6)
     assert len(catalog.queued()) == 4
     steps = {Path(x.file.path).parent.name: x.step for x, _ in catalog.admitted}

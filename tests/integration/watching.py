@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nptwatch import filesystem
 from nptwatch.settings import WatchSettings
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
@@ -22,6 +23,8 @@ from nptwatch.watch.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    import pytest
 
     from nptwatch.store.records import SeenFile, WholeFile
 
@@ -133,6 +136,33 @@ def settings(*roots: Path, **changes: object) -> WatchSettings:
         "unloadable_after_seconds": 60.0,
     }
     return WatchSettings.model_validate(values | changes)
+
+
+NFS_MAGIC = 0x6969
+
+
+def have_nfs(*folders: Path, patch: pytest.MonkeyPatch) -> None:
+    """Have statfs say that folders are on NFS, with what is below them."""
+    real = filesystem.statfs_kind
+
+    def statfs_kind(path: str) -> int:
+        """Be statfs."""
+        return NFS_MAGIC if any(Path(path).is_relative_to(f) for f in folders) else real(path)
+
+    patch.setattr(filesystem, "statfs_kind", statfs_kind)
+
+
+def kind_of_observer(kind: str, experiments: Path, patch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Give settings of a kind of wake-up: inotify, none (scans only), polling.
+
+    Polled is what statfs says to be on NFS: no event is asked for, nor comes.
+    """
+    if kind == "none":
+        return {"observer": "none", "rescan_seconds": 0.3}
+    if kind == "polling":
+        have_nfs(experiments, patch=patch)
+        return {"poll_min_seconds": 0.2, "poll_max_seconds": 0.5}
+    return {"observer": kind}
 
 
 @contextmanager

@@ -37,6 +37,7 @@ SHARED_GROUND = {
     "channel_settings",
     "machine_settings",
     "paths",
+    "filesystem",
     "logs",
     "sources",
     "globs",

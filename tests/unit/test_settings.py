@@ -344,3 +344,15 @@ def test_an_empty_base_model_is_a_problem_and_no_crash(tmp_path: Path) -> None:
     file.write_text('[base]\nmodel = ""\n')
     with pytest.raises(ConfigError, match=r"base\.model .*at least 1 character"):
         load_settings(file, env={})
+
+
+def test_polls_have_an_order(tmp_path: Path) -> None:
+    """The longest pause is not shorter than the shortest; both may be the same."""
+    file = tmp_path / "nptwatch.toml"
+    file.write_text("[watch]\npoll_min_seconds = 20\n")
+    with pytest.raises(
+        ConfigError, match=r"watch.poll_max_seconds .* at least poll_min_seconds, which is 20"
+    ):
+        load_settings(file, env={})
+    file.write_text("[watch]\npoll_min_seconds = 15\n")
+    assert load_settings(file, env={}).watch.poll_min_seconds == 15

@@ -16,24 +16,16 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 from stocking import QUICK, whole
 
+from nptwatch import filesystem
 from nptwatch.errors import ConfigError, DatabaseError, SchemaError
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database, utc_now
 from nptwatch.store.faults import explain
-from nptwatch.store.filesystem import NETWORK_FILE_SYSTEMS, filesystem_of
 from nptwatch.store.queue import Queue
 from nptwatch.store.tables import Run
 
 if TYPE_CHECKING:
     from conftest import FakeClock
-
-MOUNTS = """\
-27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-40 27 0:50 / /home rw,relatime shared:1 - nfs4 server:/home rw
-41 40 0:51 / /home/my\\040data rw,relatime - xfs /dev/vdb rw
-42 27 0:52 / /scratch rw - ext4 /dev/vdc rw
-43 27 0:53 / /scratch rw - lustre mds:/scratch rw
-"""
 
 
 def fill(catalog: Catalog) -> None:
@@ -112,28 +104,17 @@ def test_password_is_masked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "kind"),
-    [
-        ("/home/me", "nfs4"),
-        ("/home/my data/x", "xfs"),
-        ("/homes", "ext4"),
-        ("/scratch/x", "lustre"),
-        ("/", "ext4"),
-    ],
+    ("magic", "name"),
+    [(0x6969, "nfs"), (0x0BD00BD0, "lustre"), (0xFF534D42, "cifs"), (0x65735546, "fuse")],
 )
-def test_file_system_of_a_folder(folder: str, kind: str) -> None:
-    """The deepest mount counts, of several on one point the last."""
-    assert filesystem_of(Path(folder), MOUNTS) == kind
-
-
-def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite's locks do not hold there: refused with the way out."""
-    here = filesystem_of(tmp_path)
-    assert here is not None
-    assert here not in NETWORK_FILE_SYSTEMS
-    # no network mount to be had in a test: call this one such
-    monkeypatch.setattr("nptwatch.store.engine.NETWORK_FILE_SYSTEMS", {here})
-    with pytest.raises(ConfigError, match=r"network file system.*Postgres"):
+def test_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, magic: int, name: str
+) -> None:
+    """SQLite's locks do not hold there: refused with the reason and the way out."""
+    Database(f"sqlite:///{tmp_path}/nptwatch.db").close()
+    # no network mount to be had in a test: have statfs say so
+    monkeypatch.setattr(filesystem, "statfs_kind", lambda _: magic)
+    with pytest.raises(ConfigError, match=rf"network file system \({name}\), .*locks.*Postgres"):
         Database(f"sqlite:///{tmp_path}/nptwatch.db")
 
 

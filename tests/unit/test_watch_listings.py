@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nptwatch.filesystem import FileSystem
 from nptwatch.settings import WatchSettings
 from nptwatch.watch import listings
 from nptwatch.watch.discovery import Finder
@@ -156,12 +157,12 @@ def test_a_link_that_points_elsewhere_is_followed_there(tree: Tree, tmp_path: Pa
         assert len(sweep.files) == 3
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "lustre", None])
+@pytest.mark.parametrize("found", [FileSystem(name="nfs4", network=True), None])
 def test_network_file_systems_are_read_each_time(
-    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch, kind: str | None
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch, found: FileSystem | None
 ) -> None:
     """There a folder's time may be an old one; so may it where nobody knows what it is."""
-    monkeypatch.setattr(listings, "filesystem_of", lambda _: kind)
+    monkeypatch.setattr(listings, "filesystem_of", lambda _: found)
     tree = Tree(tmp_path / "root", reads)
     assert len(tree.sweep()[1]) == 6
 
