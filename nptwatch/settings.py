@@ -24,6 +24,7 @@ from nptwatch.grade_settings import GradeSettings
 from nptwatch.machine_settings import GiB, LabelSettings, PathPairs
 from nptwatch.paths import PathMap
 from nptwatch.sections import PositiveSeconds, Seconds, Section
+from nptwatch.web_settings import WebSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -239,6 +240,7 @@ class Settings(Section):
     channels: dict[ChannelName, ChannelSettings] = Field(default_factory=dict)
     """Where alerts go beside the log, by name."""
     digest: DigestSettings = DigestSettings()
+    web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 
     @property

@@ -92,15 +92,22 @@ def open_stores(
     )
 
 
-def build_watcher(settings: Settings, stores: Stores, on_queued: Callable[[], None]) -> Watcher:
+def build_watcher(
+    settings: Settings,
+    stores: Stores,
+    on_queued: Callable[[], None],
+    on_progress: Callable[[], None] | None = None,
+) -> Watcher:
     """Build the watcher of these settings.
 
     Args:
         on_queued: called after a job was queued.
+        on_progress: called all the while it works.
 
     Raises:
         ConfigError: a root has no name in the database.
     """
+    from nptwatch.watch.discovery import nothing
     from nptwatch.watch.needs import Needs
     from nptwatch.watch.watcher import Watcher
 
@@ -113,6 +120,7 @@ def build_watcher(settings: Settings, stores: Stores, on_queued: Callable[[], No
         on_queued=on_queued,
         is_named=settings.paths.is_named,
         min_gpu_mib=Needs(settings.labels, settings.base.model).min_gpu_mib,
+        on_progress=on_progress or nothing,
     )
 
 

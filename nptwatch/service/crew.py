@@ -25,18 +25,21 @@ from nptwatch.alerts.routing import Router
 from nptwatch.alerts.templates import Texts
 from nptwatch.alerts.watching import Lookout
 from nptwatch.diagnostics.identity import bounds_of
+from nptwatch.health import Health
 from nptwatch.service.build import build_keeper, build_watcher, is_sqlite, open_stores
 from nptwatch.service.chore_book import ChoreBook, daemon_name
 from nptwatch.service.digesting import LOOK_SECONDS, Digest
 from nptwatch.service.forecasting import Forecasts
 from nptwatch.service.reaper import Reaper
 from nptwatch.service.schedule import Chore, Schedule
+from nptwatch.service.serving import build_web
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
 from nptwatch.service.tidying import Tidier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nptwatch.service.schedule import Turn
     from nptwatch.settings import Settings
 
 SENDER_SECONDS = 1.0
@@ -65,6 +68,9 @@ class Crew:
 
     Building it connects to the database but starts nothing, so that settings which do not work
     are found out while the crew before still runs.
+
+    Attributes:
+        health: how its helpers are.
     """
 
     def __init__(self, settings: Settings, *, worker_arguments: Sequence[str]) -> None:
@@ -75,7 +81,12 @@ class Crew:
         self._settings = settings
         self._stores = open_stores(settings, migrate=True, application="nptwatch run")
         self._supervisor = Supervisor(settings, self._stores, arguments=worker_arguments)
-        self._watcher = build_watcher(settings, self._stores, self._supervisor.nudge)
+        self._watcher = build_watcher(
+            settings,
+            self._stores,
+            self._supervisor.nudge,
+            on_progress=lambda: self.health.beat("watcher"),
+        )
         self._stop_watching = threading.Event()
         self._watch_thread = threading.Thread(
             target=self._watch, name="nptwatch-watcher", daemon=True
@@ -108,7 +119,17 @@ class Crew:
         )
         chores = self._chores()
         self._book.begin(chore.name for chore in chores)
-        self._schedule = Schedule(chores, self._book.note)
+        self._schedule = Schedule(chores, self._done)
+        self.health = Health(
+            {
+                "watcher": self._watch_thread.is_alive,
+                "workers": self._supervisor.is_alive,
+                "scheduler": self._schedule.is_alive,
+            }
+        )
+        self._web = build_web(
+            settings, self._stores, self._watcher, self.health, self._book.records
+        )
 
     def start(self) -> None:
         """Start all threads and processes."""
@@ -121,15 +142,8 @@ class Crew:
         self._supervisor.start()
         self._watch_thread.start()
         self._schedule.start()
-
-    def dead(self) -> list[str]:
-        """Names of helpers that ended though nobody stopped them."""
-        helpers = {
-            "watcher": self._watch_thread.is_alive(),
-            "workers": self._supervisor.is_alive(),
-            "scheduler": self._schedule.is_alive(),
-        }
-        return [name for name, alive in helpers.items() if not alive]
+        if self._web is not None:
+            self._web.start()
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         """Stop everything, workers first; alerts of their last jobs still go out.
@@ -138,6 +152,8 @@ class Crew:
             hurry: true once somebody lost patience.
         """
         deadline = time.monotonic() + self._settings.worker.shutdown_seconds + STOP_MARGIN_SECONDS
+        if self._web is not None:
+            self._web.stop()
         self._stop_watching.set()
         self._supervisor.stop(hurry)
         self._stop_chores(0.0 if hurry() else max(deadline - time.monotonic(), 0.0))
@@ -158,6 +174,10 @@ class Crew:
             self._watcher.run(self._stop_watching)
         except Exception:  # outermost of its thread: the daemon sees the dead thread and ends
             log.exception("watcher_failed")
+
+    def _done(self, turn: Turn) -> None:
+        self.health.beat("scheduler")
+        self._book.note(turn)
 
     def _chores(self) -> list[Chore]:
         rescan_seconds = self._settings.watch.rescan_seconds

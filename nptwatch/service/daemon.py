@@ -87,7 +87,7 @@ class Daemon:
                 crew.stop(self._inbox.in_hurry)
                 log.info("daemon_stopped")
                 return 0
-            elif dead := crew.dead():
+            elif dead := crew.health.dead():
                 log.critical("helper_died", helpers=dead)
                 crew.stop(self._inbox.in_hurry)
                 return HELPER_DIED

@@ -154,14 +154,18 @@ class Outbox:
 
     def counts(self) -> dict[tuple[str, OutboxState], int]:
         """Count all messages there are, by channel and state."""
-        query = select(OutboxRow.channel, OutboxRow.state, func.count()).group_by(
-            OutboxRow.channel, OutboxRow.state
-        )
         with self._database.read() as connection:
-            return {
-                (channel, OutboxState(state)): count
-                for channel, state, count in connection.execute(query)
-            }
+            return message_counts(connection)
+
+
+def message_counts(connection: Connection) -> dict[tuple[str, OutboxState], int]:
+    """Count all messages there are, by channel and state."""
+    query = select(OutboxRow.channel, OutboxRow.state, func.count()).group_by(
+        OutboxRow.channel, OutboxRow.state
+    )
+    return {
+        (channel, OutboxState(state)): count for channel, state, count in connection.execute(query)
+    }
 
 
 def _delivery(connection: Connection, claimed: dict[str, Any]) -> Delivery:  # Any: columns

@@ -68,18 +68,30 @@ def everything(_path: str) -> bool:
     return True
 
 
+def nothing() -> None:
+    """Do it."""
+
+
 class Finder:
     """Walks the roots; holds which names are weights and which paths are left out.
 
     Symlinked folders are followed, after all real ones and never twice, so that `latest ->
     checkpoint-500` adds nothing and a link cannot make a loop. A file's identity is its real path.
+
+    Args:
+        is_named: whether the database has a name for a real path of this host.
+        on_folder: called before each folder is listed: a walk may take long.
     """
 
     def __init__(
-        self, settings: WatchSettings, is_named: Callable[[str], bool] = everything
+        self,
+        settings: WatchSettings,
+        is_named: Callable[[str], bool] = everything,
+        on_folder: Callable[[], None] = nothing,
     ) -> None:
         self._settings = settings
         self._is_named = is_named
+        self._on_folder = on_folder
         self._include = PathGlobs(settings.include)
         self._exclude = PathGlobs(settings.exclude)
         self._links: dict[str, str] = {}
@@ -195,6 +207,7 @@ class Finder:
         self, sweep: Sweep, folder: str, real: str, visited: set[tuple[int, int]]
     ) -> Listing | None:
         """List a folder, once however often it is reached."""
+        self._on_folder()
         try:
             found = os.stat(folder)  # noqa: PTH116 - for every folder of a large tree
             if (found.st_dev, found.st_ino) in visited:

@@ -17,7 +17,7 @@ import structlog
 
 from nptwatch.errors import CheckpointDeletedError, DatabaseError
 from nptwatch.store.records import Admission, FileState
-from nptwatch.watch.discovery import Finder, everything, is_gone, unreachable
+from nptwatch.watch.discovery import Finder, everything, is_gone, nothing, unreachable
 from nptwatch.watch.ledger import Ledger
 from nptwatch.watch.mailbox import Mailbox
 from nptwatch.watch.readiness import decide, look_at, patience_of
@@ -53,6 +53,20 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """How a scan of all roots went.
+
+    Attributes:
+        ended_at: Unix time.
+        files: weights files that were seen.
+    """
+
+    ended_at: float
+    seconds: float
+    files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScanReport:
     """What `scan_once` did, in numbers of files; `waiting` are left for the next scan."""
 
@@ -64,10 +78,6 @@ class ScanReport:
     abandoned: int
     gone: int
     unreachable_roots: tuple[str, ...]
-
-
-def _nothing() -> None:
-    return None
 
 
 def _utc_now() -> datetime:
@@ -85,6 +95,10 @@ class Watcher:
         clock: wall-clock time.
         is_named: whether the database has a name for a real path of this host.
         min_gpu_mib: GPU memory that jobs of a run (its name) and base need.
+        on_progress: called all the while, from whichever thread works; silence means that it hangs.
+
+    Attributes:
+        last_scan: how the last scan went; None: there was none yet.
     """
 
     def __init__(
@@ -94,10 +108,11 @@ class Watcher:
         request: Request,
         settings: WatchSettings,
         canary_dir: Path,
-        on_queued: Callable[[], None] = _nothing,
+        on_queued: Callable[[], None] = nothing,
         clock: Callable[[], datetime] = _utc_now,
         is_named: Callable[[str], bool] = everything,
         min_gpu_mib: Callable[[str, str | None], int | None] = no_minimum,
+        on_progress: Callable[[], None] = nothing,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -109,7 +124,9 @@ class Watcher:
             on_queued=on_queued,
             min_gpu_mib=min_gpu_mib,
         )
-        self._finder = Finder(settings, is_named)
+        self._on_progress = on_progress
+        self._finder = Finder(settings, is_named, on_progress)
+        self.last_scan: Scan | None = None
         self._mailbox = Mailbox()
         self._waking = make_waking(
             settings,
@@ -134,6 +151,7 @@ class Watcher:
         log.info("watcher_started", roots=self._watched, observer=self._settings.observer)
         try:
             while not stop.is_set():
+                self._on_progress()
                 try:
                     self._turn(stop)
                 except DatabaseError as exc:
@@ -266,6 +284,7 @@ class Watcher:
                 self._restored.add(root)
 
     def _scan(self) -> None:
+        began = time.monotonic()
         sweeps = self._finder.sweep()
         seen: set[str] = set()
         for sweep in sweeps:
@@ -282,6 +301,11 @@ class Watcher:
         self._registrar.retry_nameless(self._ledger.tracks)
         self._registrar.retry_renamed(self._ledger.tracks)
         self._next_scan = time.monotonic() + _UNASKED * self._settings.rescan_seconds
+        self.last_scan = Scan(
+            ended_at=self._clock().timestamp(),
+            seconds=time.monotonic() - began,
+            files=len(seen),
+        )
         log.debug("scan_finished", files=len(seen), folders=sum(s.folders for s in sweeps))
 
     def _log_reachability(self, sweep: Sweep) -> None:
@@ -322,6 +346,7 @@ class Watcher:
         return sorted(tracks, key=lambda t: t.file.mtime_ns, reverse=True)
 
     def _look(self, track: Track) -> None:
+        self._on_progress()
         now = time.monotonic()
         try:
             look = look_at(

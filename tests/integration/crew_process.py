@@ -23,7 +23,7 @@ def main() -> None:
     crew.start()
     sys.stdin.read()
     crew.stop(lambda: False)
-    if crew.dead() != ["watcher", "scheduler"]:
+    if crew.health.dead() != ["watcher", "scheduler"]:
         sys.exit("the crew did not end in good order")
 
 

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "watch": {"npt", "diagnostics", "store"},
     "worker": {"npt", "diagnostics", "store"},
     "alerts": {"npt", "diagnostics", "store"},
-    "service": {"npt", "diagnostics", "store", "watch", "worker", "alerts"},
+    "web": {"npt", "diagnostics", "store", "watch"},
+    "service": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "web"},
     "demo": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "service", "cli"},
     "cli": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "service", "demo"},
 }
@@ -36,6 +37,8 @@ SHARED_GROUND = {
     "gpu_settings",
     "channel_settings",
     "machine_settings",
+    "web_settings",
+    "health",
     "paths",
     "filesystem",
     "logs",

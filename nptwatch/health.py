@@ -1,0 +1,77 @@
+"""Whether the daemon is well: its helpers live, and get on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PATIENCE_SECONDS = {"watcher": 300.0, "scheduler": 60.0}
+"""A helper that gave no sign for so long hangs. The watcher gives one with each folder it lists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """How one helper is.
+
+    Attributes:
+        is_alive: its thread, or all its threads, are there.
+        silent_seconds: since its last sign of life; None: it gives none.
+    """
+
+    name: str
+    is_alive: bool
+    silent_seconds: float | None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it lives and gets on."""
+        patience = PATIENCE_SECONDS.get(self.name, float("inf"))
+        return self.is_alive and (self.silent_seconds or 0.0) <= patience
+
+
+class Health:
+    """Asked by whoever must know: the main loop, the watchdog, the web.
+
+    Args:
+        alive: says of each helper whether its threads are there.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, alive: Mapping[str, Callable[[], bool]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._alive = dict(alive)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[str, float] = {}
+
+    def beat(self, name: str) -> None:
+        """Take a helper's sign of life; called from any thread, costs next to nothing."""
+        with self._lock:
+            self._seen[name] = self._clock()
+
+    def parts(self) -> list[Part]:
+        """Give how each helper is."""
+        with self._lock:
+            now, seen = self._clock(), dict(self._seen)
+        return [
+            Part(
+                name=name,
+                is_alive=is_alive(),
+                silent_seconds=now - seen[name] if name in seen else None,
+            )
+            for name, is_alive in self._alive.items()
+        ]
+
+    def dead(self) -> list[str]:
+        """Name the helpers whose threads are gone."""
+        return [part.name for part in self.parts() if not part.is_alive]
+
+    def ill(self) -> list[str]:
+        """Name the helpers that are dead or hang."""
+        return [part.name for part in self.parts() if not part.is_well]

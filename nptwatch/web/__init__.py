@@ -1,0 +1,1 @@
+"""What the daemon serves over HTTP: metrics for Prometheus, and whether it is well."""
