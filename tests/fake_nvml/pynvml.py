@@ -1,7 +1,8 @@
 """NVML for machines without a GPU: the few functions that nptwatch calls, told by a file.
 
 A test puts this folder on the path and names the file in FAKE_NVML:
-`{"uuid": ..., "total_mib": ..., "used_mib": {"<pid>": ...}}`. Another process may write it.
+`{"uuid": ..., "total_mib": ..., "used_mib": {"<pid>": ...}}`. Another process may write it; what a
+process had is free when it has ended, as with a real driver.
 """
 
 from __future__ import annotations
@@ -51,4 +52,6 @@ def nvmlDeviceGetComputeRunningProcesses(_handle: str) -> list[SimpleNamespace]:
 
 
 def _told() -> Any:
-    return json.loads(Path(os.environ["FAKE_NVML"]).read_text())
+    told = json.loads(Path(os.environ["FAKE_NVML"]).read_text())
+    used = {pid: mib for pid, mib in told["used_mib"].items() if Path(f"/proc/{pid}").exists()}
+    return told | {"used_mib": used}

@@ -135,7 +135,8 @@ def test_a_file_of_another_dtype_is_converted_on_the_way(dtype: str, tmp_path: P
     assert_same(reports[0], reports[1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: not tested")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_gpu_gets_the_same_numbers(dtype: str, tmp_path: Path) -> None:
     """Pinned memory and a copy stream of its own hand over what was read, and nothing early."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nptwatch.worker import gpu_lock
 from nptwatch.worker.gpu_lock import FOLDER, GpuLock, shared_folder
 
 if TYPE_CHECKING:
@@ -133,6 +134,27 @@ def test_a_file_that_was_cleaned_away_is_made_anew(tmp_path: Path) -> None:
     assert first.take()
     assert not GpuLock("u", tmp_path, share=False).take()
     first.release()
+
+
+def test_a_file_that_goes_while_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same, in the moment between opening and locking."""
+    opened: list[int] = []
+
+    def open_late(path: Path) -> int:
+        opened.append(really(path))
+        if len(opened) == 1:
+            path.unlink()
+        return opened[-1]
+
+    really = gpu_lock._open
+    monkeypatch.setattr(gpu_lock, "_open", open_late)
+    lock = GpuLock("u", tmp_path, share=False)
+    assert lock.take()
+    assert len(opened) == 2
+    assert not GpuLock("u", tmp_path, share=False).take()
+    lock.release()
 
 
 def test_the_folder_is_one_that_all_users_share(tmp_path: Path) -> None:

@@ -259,10 +259,10 @@ def test_policies_must_be_some_and_each_once() -> None:
 
 def test_nvml_tells_memory_and_users(bench: Bench) -> None:
     """A process that does not say how much it has is named all the same."""
-    bench.gpu.used(pid_7=4000, pid_8=0)
+    bench.gpu.used(**{"pid_1": 4000, f"pid_{os.getpid()}": 0})
     nvml = open_nvml()
     assert nvml is not None
-    users = (User(pid=7, mib=4000), User(pid=8, mib=None))
+    users = (User(pid=1, mib=4000), User(pid=os.getpid(), mib=None))
     assert nvml.look(UUID) == Look(free_mib=20_000, total_mib=24_000, users=users)
     assert nvml.look("another") is None
 

@@ -19,6 +19,7 @@ from nptwatch.errors import (
     CheckpointDeletedError,
     ConfigError,
     DeviceError,
+    GpuBusyError,
     IncompleteCheckpointError,
     LayoutError,
     OutOfMemoryError,
@@ -516,3 +517,33 @@ def test_a_lost_database_goes_back_and_measures_nothing(bench: Bench, tmp_path: 
     assert isinstance(outcome, HandBack)
     assert outcome.event == "database_lost"
     assert bench.diagnoser.asked == []
+
+
+def test_a_busy_device_goes_back_uncounted_and_gives_a_rest(bench: Bench) -> None:
+    """Nobody's fault, told with its reason; no job is worth a try before the pause is over."""
+
+    def busy() -> str:
+        raise GpuBusyError("waits for cuda:0")
+
+    bench.diagnoser.base = busy
+    outcome = bench.diagnosis.of(bench.claim)
+
+    assert isinstance(outcome, HandBack)
+    assert (outcome.event, outcome.reason) == ("gpu_busy", "waits for cuda:0")
+    assert outcome.delay_seconds == pytest.approx(5.0, abs=0.5)
+    assert bench.diagnosis.rest_seconds == pytest.approx(5.0, abs=0.5)
+    assert bench.diagnosis.exit_code is None
+    bench.diagnoser.base = lambda: BASE
+    bench.diagnosis.of(bench.claim)
+    assert bench.diagnosis.rest_seconds == 0
+
+
+def test_a_process_that_holds_part_of_a_busy_device_ends_in_good_order(bench: Bench) -> None:
+    """Its context goes with it, and no crash is counted; the next process waits without one."""
+
+    def busy() -> str:
+        raise GpuBusyError("waits for cuda:0", is_spent=True)
+
+    bench.diagnoser.base = busy
+    assert isinstance(bench.diagnosis.of(bench.claim), HandBack)
+    assert bench.diagnosis.exit_code == 0
