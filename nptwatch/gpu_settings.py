@@ -29,8 +29,8 @@ class GpuSettings(Section):
     """With less free memory, what the worker itself holds included, the GPU is busy; 0: never."""
     look_again_seconds: Annotated[Seconds, Field(le=60)] = 2.0
     """Before a base is loaded, free memory is measured twice, so far apart."""
-    max_gpu_mib: Annotated[int, Field(ge=1)] | None = None
-    """What a worker may allocate on its GPU at most; unset: all of it."""
+    max_gpu_mib: Annotated[int, Field(ge=1024)] | None = None
+    """What a worker may have of its GPU at most, CUDA's context included; unset: all of it."""
     when_busy: Annotated[tuple[BusyPolicy, ...], AfterValidator(_each_once)] = (WAIT, STREAM, CPU)
     """What is done while the GPU is busy, in order."""
     wait_minutes: Annotated[float, Field(ge=0)] = 10.0

@@ -7,6 +7,10 @@ import torch
 from nptwatch.errors import DeviceError
 
 MIB = 1024**2
+
+CONTEXT_MIB = 512
+"""About what CUDA takes of a GPU for a process, whatever it computes."""
+
 UUID_KINDS = ("GPU-", "MIG-")
 """How a GPU's name by UUID begins, as `nvidia-smi -L` prints it."""
 
@@ -53,14 +57,20 @@ def name_of(device: torch.device) -> str:
 
 
 def held_mib(device: torch.device) -> int:
-    """Give what this process has allocated on a GPU, in use or not; its context is not counted."""
-    return torch.cuda.memory_reserved(device) // MIB if torch.cuda.is_initialized() else 0
+    """Give about what this process has of a GPU: allocated, in use or not, and its context."""
+    reserved = torch.cuda.memory_reserved(device) if torch.cuda.is_initialized() else 0
+    return reserved // MIB + CONTEXT_MIB if reserved else 0
 
 
 def cap_memory(device: torch.device, max_mib: int) -> None:
-    """Let torch allocate no more on a GPU; beyond, it is out of memory."""
+    """Let this process have no more of a GPU; beyond, torch's allocator is out of memory.
+
+    Args:
+        max_mib: the context included, of which the allocator knows nothing.
+    """
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, max_mib * MIB / total), device)
+    allowed = max(0, max_mib - CONTEXT_MIB) * MIB
+    torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), device)
 
 
 def compute_in_background(device: torch.device) -> None:

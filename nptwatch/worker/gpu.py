@@ -14,7 +14,7 @@ from nptwatch.diagnostics.grading import Grade
 from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
 from nptwatch.errors import BaseModelError, GpuBusyError, LayoutError, OutOfMemoryError
 from nptwatch.npt.base import files_stamp
-from nptwatch.npt.devices import MIB, cap_memory, compute_in_background, resolve_device
+from nptwatch.npt.devices import CONTEXT_MIB, MIB, cap_memory, compute_in_background, resolve_device
 from nptwatch.npt.memory import device_errors
 from nptwatch.npt.opening import STREAMED, streamed_bytes
 from nptwatch.npt.reader import read_checkpoint
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from nptwatch.worker.manners import Way
 
     T = TypeVar("T")
-
-CONTEXT_MIB = 512
-"""What CUDA takes of a GPU for a process, whatever it computes."""
 
 log = structlog.get_logger()
 
@@ -96,6 +93,7 @@ class GpuDiagnoser:
         )
         self._loaded: _Loaded | None = None
         self._way: Way | None = None
+        self._streamed_mib: dict[str, int | None] = {}
         self._has_used_gpu = False
 
     @property
@@ -187,7 +185,7 @@ class GpuDiagnoser:
                 failed.append(str(error))
                 layers = STREAMED  # which this base cannot be
             # Not before the handler's end: until then the error's frames hold what was allocated.
-            _collect()
+            self._collect()
             smaller = self._manners.smaller(way, name, failed[-1], layers=layers)
             if smaller is None:
                 self._drop()
@@ -232,7 +230,17 @@ class GpuDiagnoser:
         """Give back what the base and all that was computed of it took."""
         if self._loaded is not None:
             self._loaded = None
-            _collect()
+            self._collect()
+
+    def _collect(self) -> None:
+        """Give memory back that nobody holds any more; on a GPU only where CUDA was used.
+
+        Raises:
+            DeviceError: the device is broken, which shows only now.
+        """
+        with device_errors(self._device):
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def _enter_gpu(self) -> None:
         """Use the GPU from now on, within bounds."""
@@ -248,9 +256,11 @@ class GpuDiagnoser:
         return self._device if way.on_gpu else torch.device("cpu")
 
     def _stream_mib(self, name: str) -> int | None:
-        base = self._settings.base
-        needed = streamed_bytes(name, dtype=base.dtype, local_files_only=base.local_files_only)
-        return None if needed is None else needed // MIB + CONTEXT_MIB
+        if name not in self._streamed_mib:
+            base = self._settings.base
+            needed = streamed_bytes(name, dtype=base.dtype, local_files_only=base.local_files_only)
+            self._streamed_mib[name] = None if needed is None else needed // MIB + CONTEXT_MIB
+        return self._streamed_mib[name]
 
     def _base_name(self, claim: Claim) -> str:
         name = self._settings.base.model or claim.base_model
@@ -271,12 +281,6 @@ class GpuDiagnoser:
             duration_seconds=time.perf_counter() - started,
             measured_at=self._clock(),
         )
-
-
-def _collect() -> None:
-    """Give memory back that nobody holds any more; on a GPU only where CUDA was used."""
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def _lock_of(settings: Settings, card: Card) -> GpuLock:

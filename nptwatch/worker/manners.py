@@ -202,6 +202,8 @@ class Manners:
             base: the only one that it is for; None: for all.
         """
         way = replace(way, steps=(*way.steps, f"{why}; then {then}"))
+        before, _ = self._fallbacks.get(base) or (None, 0.0)
         self._fallbacks[base] = (way, self._seconds() + FALLBACK_SECONDS)
-        log.warning("gpu_fallback", why=why, next=then)
+        if way != before:  # said once, not for each job that goes the same way
+            log.warning("gpu_fallback", why=why, next=then)
         return way

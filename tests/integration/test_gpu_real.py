@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from nptwatch.errors import DeviceError, GpuBusyError, OutOfMemoryError
-from nptwatch.npt.devices import MIB, cap_memory, resolve_device, uuid_of
+from nptwatch.npt.devices import CONTEXT_MIB, MIB, cap_memory, resolve_device, uuid_of
 from nptwatch.npt.memory import device_errors, free_bytes
 from nptwatch.settings import FULL, QUICK, Settings
 from nptwatch.store.engine import utc_now
@@ -180,7 +180,7 @@ def test_a_cap_holds_and_memory_that_runs_out_is_told_as_such() -> None:
     """Torch's allocator refuses; `free_bytes` knows; and nothing is broken afterwards."""
     device = torch.device("cuda", 0)
     held = torch.cuda.memory_allocated(device)
-    cap_memory(device, held // MIB + 512)
+    cap_memory(device, held // MIB + 512 + CONTEXT_MIB)
     try:
         free = free_bytes(device)
         assert free is not None

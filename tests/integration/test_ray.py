@@ -18,6 +18,8 @@ from sqlalchemy.engine import make_url
 from watching import GOLDEN_RUN, until
 
 from nptwatch.service.build import build_watcher
+from nptwatch.service.ray_team import RayPlan, _placed_by_ray
+from nptwatch.settings import Settings, WorkerSettings
 from nptwatch.store.records import JobState
 from nptwatch.store.tables import Job, Result
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from postgres import Postgres
-
-    from nptwatch.settings import Settings
 
 PASSWORD = "geheim-4711"  # noqa: S105 - what must not be seen
 LONG_SECONDS = 60.0
@@ -124,6 +124,24 @@ def placed(host: HostProcess, workers: int) -> list[dict[str, Any]]:
     """Wait until so many workers were placed; say where."""
     host.wait_for("worker_placed", times=workers, seconds=LONG_SECONDS)
     return host.log("worker_placed")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "placed", "shares"),
+    [
+        ("auto", 1.0, "auto", False),
+        ("cpu", 0.0, "cpu", False),
+        ("cuda:3", 0.25, "cuda", True),
+        ("GPU-8f3c", 2.0, "cuda", False),
+    ],
+)
+def test_ray_chooses_the_gpu_and_parts_of_one_are_shared(
+    device: str, gpus: float, placed: str, shares: bool
+) -> None:
+    """A worker sees no other GPU than its own; those with a part of one do not lock each other out."""
+    plan = RayPlan(workers=2, gpus=gpus)
+    settings = _placed_by_ray(Settings(worker=WorkerSettings(device=device)), plan)
+    assert (settings.worker.device, settings.gpu.share) == (placed, shares)
 
 
 def test_a_node_that_is_lost_in_mid_load_loses_and_blames_nothing(
