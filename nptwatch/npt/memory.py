@@ -111,8 +111,6 @@ def device_errors(device: torch.device) -> Iterator[None]:
     except (MemoryError, RuntimeError) as exc:
         first_line = (str(exc).splitlines() or [""])[0]
         if is_out_of_memory(exc):
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
             raise OutOfMemoryError(f"out of memory on {device}: {first_line}") from exc
         if isinstance(exc, torch.AcceleratorError):  # its context is gone: so is this process's use
             raise DeviceError(f"{device} failed: {first_line}") from exc

@@ -189,6 +189,7 @@ class GpuDiagnoser:
             smaller = self._manners.smaller(way, name, failed[-1], layers=layers)
             if smaller is None:
                 self._drop()
+                self._manners.leave()
                 raise OutOfMemoryError("; ".join(failed))
             way = smaller
 

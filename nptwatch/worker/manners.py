@@ -159,14 +159,13 @@ class Manners:
         """Say why the GPU is not to be used as usual; None: it is."""
         which = f"{card.device} ({card.name})"
         if not is_ours:
-            pids = lock.holders()
-            who = f" in process {', '.join(map(str, pids))}" if pids else ""
-            return f"{which} is used by another nptwatch worker{who}"
-        free, least = card.free_mib(look), self._settings.min_free_gpu_mib
-        if free >= least:
+            pids = ", ".join(map(str, lock.holders()))
+            return f"{which}: another nptwatch worker has it{pids and f', process {pids}'}"
+        free_mib, least_mib = card.free_mib(look), self._settings.min_free_gpu_mib
+        if free_mib >= least_mib:
             return None
         users = users_in_words(look)
-        return f"{which} has {free} MiB free, below {least}{': ' if users else ''}{users}"
+        return f"{which}: {free_mib} MiB free, {least_mib} wanted{users and f'; {users}'}"
 
     def _while_busy(self, busy: str, free_mib: int, stream_mib: Callable[[], int | None]) -> Way:
         """Go by the policies, in order.

@@ -242,12 +242,15 @@ def test_later_and_at_last_on_the_cpu(
     """All steps in vain: handed back with all reasons, and after the wait measured on the CPU."""
     with monkeypatch.context() as patch:
         patch.setattr("nptwatch.worker.gpu.GpuDiagnoser._device_by", full_gpu)
-        diagnoser = bench.diagnoser(wait_minutes=5)
+        diagnoser = bench.diagnoser(lock_dir=bench.folder, wait_minutes=5)
         for minute in (0, 4):
             bench.now = minute * 60.0
             with pytest.raises(OutOfMemoryError, match=r"nothing fits; .*nothing fits"):
                 bench.measure(diagnoser)
             assert diagnoser.base_model is None
+            other = GpuLock(UUID, bench.folder, share=False)
+            assert other.take(), "while it waits, others may try"
+            other.release()
         bench.now = 301.0
         found = bench.measure(diagnoser)
     assert_same_numbers(found, wanted[QUICK])
@@ -282,7 +285,7 @@ def test_a_busy_gpu_is_left_whole(bench: Bench) -> None:
     other = GpuLock(UUID, bench.folder, share=False)
     assert not other.take()
     bench.gpu.used(pid_1=23_500)
-    with pytest.raises(GpuBusyError, match="500 MiB free, below 2048: process 1") as busy:
+    with pytest.raises(GpuBusyError, match="500 MiB free, 2048 wanted; process 1") as busy:
         bench.measure(diagnoser)
     assert busy.value.is_spent, "the process still has its context there"
     assert model() is None
@@ -305,7 +308,7 @@ def test_a_busy_gpu_is_streamed_through_or_left(
     found = bench.measure(diagnoser)
     assert_same_numbers(found, wanted[QUICK])
     assert (on(found)["layers"], on(found)["gpu"]) == (layers, gpu)
-    assert "1800 MiB free, below 2048: process 1" in on(found)["steps"][0]
+    assert "1800 MiB free, 2048 wanted; process 1" in on(found)["steps"][0]
     bench.gpu.used()
     bench.now = 301.0
     assert on(bench.measure(diagnoser))["layers"] == "resident"
@@ -319,7 +322,7 @@ def test_two_daemons_take_turns(bench: Bench) -> None:
     bench.measure(first)
     found = bench.measure(second)
     assert on(found)["gpu"] is None
-    assert "is used by another nptwatch worker" in on(found)["steps"][0]
+    assert "another nptwatch worker has it" in on(found)["steps"][0]
 
 
 def test_workers_that_share_use_the_gpu_together(bench: Bench) -> None:

@@ -162,7 +162,7 @@ def test_training_that_fills_the_gpu_is_given_way(
 ) -> None:
     """Wait, stream, CPU, each as set; once training is gone the GPU is used."""
     waiting = diagnoser(files, tmp_path / "wait", min_free_gpu_mib=4096)
-    with pytest.raises(GpuBusyError, match="MiB free, below 4096"):
+    with pytest.raises(GpuBusyError, match="MiB free, 4096 wanted"):
         measure(waiting, files)
     on_cpu = diagnoser(files, tmp_path / "cpu", min_free_gpu_mib=4096, when_busy=["cpu"])
     wanted = measure(on_cpu, files)

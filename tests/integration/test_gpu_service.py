@@ -54,7 +54,7 @@ def test_a_job_waits_for_training_and_an_idle_worker_leaves_nothing(
         until(lambda: place.job(100).reason)
         job = place.job(100)
         assert (job.state, job.attempts) == (JobState.QUEUED, 0)
-        assert f"500 MiB free, below 2048: process {training.pid}" in (job.reason or "")
+        assert f"500 MiB free, 2048 wanted; process {training.pid}" in (job.reason or "")
         training.communicate(b"\n")
         until(lambda: place.job_state(100) == JobState.DONE, seconds=LONG)
 

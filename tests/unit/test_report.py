@@ -209,13 +209,13 @@ def test_text_says_where_and_why_there() -> None:
         "measured_on": {
             "gpu": "NVIDIA A100",
             "layers": "streamed",
-            "steps": ["waited 600 s for cuda:0 (NVIDIA A100) has 812 MiB free, below 2048; then x"],
+            "steps": ["waited 600 s for cuda:0 (NVIDIA A100): 812 MiB free, 2048 wanted; then x"],
         }
     }
     lines = quick_text(report).splitlines()
     assert "Device:      cpu (NVIDIA A100), float32, streamed layers" in lines
     start = next(n for n, line in enumerate(lines) if line.startswith("Because:"))
     assert lines[start : start + 2] == [
-        "Because:     waited 600 s for cuda:0 (NVIDIA A100) has 812 MiB free, below",
-        "             2048; then x",
+        "Because:     waited 600 s for cuda:0 (NVIDIA A100): 812 MiB free, 2048 wanted;",
+        "             then x",
     ]
