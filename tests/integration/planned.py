@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nptwatch.diagnostics.grading import grade_of
+from nptwatch.diagnostics.grading import Grade, grade_of
 from nptwatch.diagnostics.identity import DIAGNOSTICS_VERSION
 from nptwatch.errors import BaseModelError, OutOfMemoryError
 from nptwatch.npt.files import check_crc
@@ -54,12 +54,13 @@ class PlanDiagnoser:
         check_crc(path)
         _act(plan, path.parent)
         mse, cosine = plan.get("mse", 0.4), plan.get("cosine", 0.99)
+        grade = str(Grade.INVALID if mse is None else grade_of(mse, cosine))
         return Measured(
-            grade=str(grade_of(mse, cosine)),
+            grade=grade,
             base_revision=_revision(claim),
             diagnostics_version=DIAGNOSTICS_VERSION,
             mse=mse,
-            cosine=cosine,
+            cosine=None if mse is None else cosine,
             duration_seconds=0.01,
             measured_at=self._clock(),
             details=StopsWhenWritten() if plan.get("do") == "stop in finish" else {},
