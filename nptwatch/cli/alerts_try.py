@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
-import uuid
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,30 +72,12 @@ def _channel(settings: Settings, name: str) -> Channel:
 
 
 def _delivery(settings: Settings, channel: str, kind: str) -> Delivery:
-    """Make up a message, marked as what it is; only its id and time are real."""
-    from nptwatch.alerts.outbox import worded
-    from nptwatch.alerts.samples import KINDS, sample
-    from nptwatch.alerts.templates import Texts
-    from nptwatch.store.records import Delivery
+    from nptwatch.alerts.samples import KINDS
+    from nptwatch.alerts.trying import example_of
 
     if kind not in KINDS:
         raise ConfigError(f"no kind {kind!r}{_hint(kind, KINDS)}")
-    event_id = str(uuid.uuid4())
-    real = {
-        "event_id": event_id,
-        "at": datetime.now(UTC).isoformat(),
-        "host": socket.gethostname(),
-        "test": True,
-    }
-    delivery = Delivery(
-        outbox_id=0,
-        event_id=event_id,
-        channel=channel,
-        kind=kind,
-        payload=sample(kind) | real,
-        attempts=1,
-    )
-    return worded(delivery, Texts(settings.alerts.templates), lambda _: None)
+    return example_of(kind, channel, settings.alerts.templates)
 
 
 def _hint(wrong: str, known: Collection[str]) -> str:

@@ -121,6 +121,10 @@ VERBS = {
     "config": Verb(
         target="config:app", summary="Check the settings, or show those in force.", short=True
     ),
+    "doctor": Verb(
+        target="doctor:doctor",
+        summary="Look at everything that the daemon needs, and say what to do about it.",
+    ),
     "demo": Verb(
         target="demo:demo", summary="Train tiny NPTs beside a real daemon and watch them get good."
     ),

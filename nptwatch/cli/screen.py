@@ -26,6 +26,9 @@ NARROWEST = 12
 
 _RED, _GREEN, _YELLOW, _CYAN, _DIM = 31, 32, 33, 36, 2
 _COLOURS = {
+    "OK": _GREEN,
+    "WARN": _YELLOW,
+    "FAIL": _RED,
     "EXCELLENT": _GREEN,
     "GOOD": _GREEN,
     "FAIR": _YELLOW,
@@ -220,8 +223,11 @@ def as_mapping(record: DataclassInstance) -> dict[str, object]:
 
 
 def _text(cell: object) -> str:
-    """Write a cell; control characters of a path or reason must not reach a terminal."""
-    text = "-" if cell is None else str(cell)
+    return "-" if cell is None else printable(str(cell))
+
+
+def printable(text: str) -> str:
+    """Spell out control characters: those of a path or reason must not reach a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

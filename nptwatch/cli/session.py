@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nptwatch.service.build import Stores
-    from nptwatch.settings import Settings
+    from nptwatch.settings import Loaded, Settings
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file.")]
 StateDirOption = Annotated[
@@ -42,11 +42,21 @@ def settings_of(
     Args:
         overrides: further flags, `section__name=value`; None: not given.
     """
-    from nptwatch.settings import load_settings
+    return loaded_by(config, state_dir, database_url, **overrides).settings
+
+
+def loaded_by(
+    config: Path | None,
+    state_dir: Path | None = None,
+    database_url: str | None = None,
+    **overrides: object,
+) -> Loaded:
+    """Do as `settings_of`, and say where the settings come from."""
+    from nptwatch.settings import load
 
     flags: dict[str, object] = {key.replace("__", "."): value for key, value in overrides.items()}
     flags |= {"state_dir": state_dir, "database.url": database_url}
-    return load_settings(config, env=os.environ, overrides=flags)
+    return load(config, env=os.environ, overrides=flags)
 
 
 def require_roots(settings: Settings) -> None:

@@ -47,6 +47,16 @@ class Found:
         """
         return _attempt(self.name, load, local_files_only=self.local_files_only)
 
+    def has_weights_here(self) -> bool:
+        """Tell whether its weights are in the folder or in the hub's cache; asks nobody."""
+        from transformers.utils.hub import cached_file
+
+        options = self.options | {"local_files_only": True}
+        return any(
+            cached_file(self.source, name, _raise_exceptions_for_missing_entries=False, **options)
+            for name in (WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
+        )
+
     def weight_files(self) -> list[Path]:
         """Give the safetensors files, fetched from the hub if they are not here.
 

@@ -23,8 +23,19 @@ MAY_IMPORT = {
     "alerts": {"npt", "diagnostics", "store"},
     "web": {"npt", "diagnostics", "store", "watch"},
     "service": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "web"},
+    "doctor": {"npt", "diagnostics", "store", "watch", "worker", "alerts"},
     "demo": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "service", "cli"},
-    "cli": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "service", "demo"},
+    "cli": {
+        "npt",
+        "diagnostics",
+        "store",
+        "watch",
+        "worker",
+        "alerts",
+        "service",
+        "demo",
+        "doctor",
+    },
 }
 """Which packages a package may import beside itself; all may import the shared ground."""
 
