@@ -13,7 +13,7 @@ import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from nptwatch.errors import DatabaseError
+from nptwatch.errors import DatabaseError, NptwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +70,7 @@ class Schedule:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._outages = Outages()
+        self._troubles = Troubles()
         for chore in chores:
             self._scheduler.add_job(
                 self._run,
@@ -102,11 +103,15 @@ class Schedule:
         except DatabaseError as error:
             failure = error
             self._outages.failed(chore.name, error)
+        except NptwatchError as error:
+            failure = error
+            self._troubles.failed(chore.name, error)
         except Exception as error:  # outermost of this thread's work: the next turn may go better
             failure = error
             log.exception("chore_failed", chore=chore.name)
         else:
             self._outages.worked(chore.name)
+            self._troubles.worked(chore.name)
         seconds = time.monotonic() - began
         self._note(Turn(name=chore.name, started_at=started_at, seconds=seconds, error=failure))
 
@@ -142,3 +147,21 @@ class Outages:
                 self._failing.clear()
         if back:
             log.info("database_back", chore=name)
+
+
+class Troubles:
+    """Logs once what a chore says of a failure in words, until it says something else or works."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}  # each chore has one thread at a time
+
+    def failed(self, name: str, error: NptwatchError) -> None:
+        """A chore failed and said why."""
+        if self._told.get(name) != str(error):
+            log.error("chore_failed", chore=name, error=str(error))
+        self._told[name] = str(error)
+
+    def worked(self, name: str) -> None:
+        """A chore went well."""
+        if self._told.pop(name, None) is not None:
+            log.info("chore_works_again", chore=name)

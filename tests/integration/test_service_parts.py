@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 from watching import until
 
-from nptwatch.errors import ConfigError, DatabaseError, SchemaError
+from nptwatch.errors import ConfigError, DatabaseError, DeliveryError, SchemaError
 from nptwatch.service.build import open_stores, request_of
 from nptwatch.service.handover import (
     dump_settings,
@@ -167,6 +167,29 @@ def test_a_chore_that_fails_is_logged_and_done_again() -> None:
         schedule.stop()
 
     assert [(entry["event"], entry["chore"]) for entry in logs] == [("chore_failed", "one")]
+
+
+def test_what_a_chore_says_in_words_is_logged_once() -> None:
+    """Until it says something else, or works again."""
+    said = ["no disk", "no disk", "no disk", "no key", "no key"]
+    turns: list[int] = []
+
+    def chore() -> None:
+        turns.append(1)
+        if len(turns) <= len(said):
+            raise DeliveryError(said[len(turns) - 1])
+
+    with capture_logs() as logs:
+        schedule = Schedule([Chore(name="one", do=chore, every_seconds=0.05)])
+        schedule.start()
+        until(lambda: len(turns) > len(said) + 2)
+        schedule.stop()
+
+    assert [(entry["event"], entry.get("error")) for entry in logs] == [
+        ("chore_failed", "no disk"),
+        ("chore_failed", "no key"),
+        ("chore_works_again", None),
+    ]
 
 
 def test_the_first_start_creates_folder_and_schema(tmp_path: Path) -> None:
