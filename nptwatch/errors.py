@@ -14,7 +14,7 @@ NptwatchError                    exit 1
 |-- DeviceError                  exit 6   no such device, driver error
 |   |-- OutOfMemoryError                  (retryable)
 |   `-- GpuBusyError                      others need the GPU now (retryable)
-`-- DeliveryError                exit 1   a channel did not take an alert (retryable)
+`-- DeliveryError                exit 1   a channel or an export did not take it (retryable)
 """
 
 from __future__ import annotations

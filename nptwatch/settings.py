@@ -19,6 +19,7 @@ from nptwatch.channel_settings import (
     DigestSettings,
 )
 from nptwatch.errors import ConfigError
+from nptwatch.export_settings import ExportSettings, anchored, require_key
 from nptwatch.gpu_settings import GpuSettings
 from nptwatch.grade_settings import GradeSettings
 from nptwatch.machine_settings import GiB, LabelSettings, PathPairs
@@ -241,6 +242,7 @@ class Settings(Section):
     """Where alerts go beside the log, by name."""
     digest: DigestSettings = DigestSettings()
     web: WebSettings = WebSettings()
+    exports: ExportSettings = ExportSettings()
     log: LogSettings = LogSettings()
 
     @property
@@ -323,6 +325,7 @@ def load(
 
     settings, given = read(file, env=env, overrides=overrides or {})
     _require_channels(settings)
+    require_key(settings.exports.wandb)
     return Loaded(settings=_anchored(settings, given, cwd, env), file=file, given=given)
 
 
@@ -432,6 +435,9 @@ def _anchored(
             "gpu": gpu,
             "alerts": alerts,
             "channels": channels,
+            "exports": anchored(
+                settings.exports, lambda path, key: _absolute(path, folder_of(key), env)
+            ),
             "database": settings.database.model_copy(update={"url": url}),
         }
     )

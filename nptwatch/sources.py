@@ -135,7 +135,10 @@ TYPES = {
     for model in get_args(get_args(ChannelSettings)[0])
 }
 """What type a channel can have, and the settings of each."""
-SECTIONS = {key.partition(".")[0] for key in FIELDS if "." in key}
+SECTIONS = {
+    ".".join(key.split(".")[:depth]) for key in FIELDS for depth in range(1, key.count(".") + 1)
+}
+"""Every table, as `section` or `section.name`."""
 
 
 def _variable(key: str) -> str:
@@ -160,9 +163,12 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Give flags, dotted or nested, the file's shape; None is not given."""
     tree: dict[str, Any] = {}
     for key, value in _flat(overrides):
-        section, _, name = key.partition(".")
+        *sections, name = key.split(".")
         if value is not None:
-            (tree.setdefault(section, {}) if name else tree)[name or section] = value
+            table = tree
+            for section in sections:
+                table = table.setdefault(section, {})
+            table[name] = value
     return tree
 
 
@@ -170,7 +176,7 @@ def _flat(table: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, An
     """Yield keys and values; a section that is not known is opened too, for the hint."""
     for name, value in table.items():
         key = f"{section}.{name}" if section else name
-        is_value = section in SECTIONS or key in FIELDS
+        is_value = key not in SECTIONS and (section in SECTIONS or key in FIELDS)
         if isinstance(value, dict) and not is_value and (value or key in SECTIONS):
             yield from _flat(value, key)
         else:
@@ -204,7 +210,7 @@ def _wrong(error: ErrorDetails, given: Mapping[str, Given]) -> str | None:
     loc = [str(part) for part in error["loc"]]
     if loc[0] == CHANNELS:
         return _wrong_channel(error, loc, given)
-    key = next((k for k in (".".join(loc[:2]), loc[0]) if k in FIELDS), None)
+    key = next((k for k in (".".join(loc[:depth]) for depth in (3, 2, 1)) if k in FIELDS), None)
     if key is None:
         return None
     by = given.get(key)

@@ -68,8 +68,7 @@ def show(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
         if section == CHANNELS and isinstance(table, dict):
             _print_channels(table, loaded)
         elif isinstance(table, dict):
-            print(f"\n[{section}]")
-            _print_table(f"{section}.", table, loaded)
+            _print_section(section, table, loaded)
 
 
 def _load(config: Path | None) -> Loaded:
@@ -121,6 +120,17 @@ def _print_channels(channels: dict[str, dict[str, object]], loaded: Loaded) -> N
         print(f"\n[{CHANNELS}.{name}]  # {loaded.given[CHANNELS].origin}")
         for line in _lines(table):
             print(line)
+
+
+def _print_section(section: str, table: dict[str, object], loaded: Loaded) -> None:
+    """Print a table, and the tables in it."""
+    inner = {name: value for name, value in table.items() if isinstance(value, dict)}
+    if len(inner) < len(table):
+        print(f"\n[{section}]")
+        own = {name: value for name, value in table.items() if name not in inner}
+        _print_table(f"{section}.", own, loaded)
+    for name, value in inner.items():
+        _print_section(f"{section}.{name}", value, loaded)
 
 
 def _print_table(prefix: str, table: dict[str, object], loaded: Loaded) -> None:

@@ -45,6 +45,16 @@ class Bounds:
 GUIDE = Bounds()
 """The user's guide's."""
 
+LEVELS = {
+    Grade.UNLOADABLE: -1,
+    Grade.INVALID: 0,
+    Grade.POOR: 1,
+    Grade.FAIR: 2,
+    Grade.GOOD: 3,
+    Grade.EXCELLENT: 4,
+}
+"""Grades as numbers, to compare, to draw and to colour by."""
+
 _RANK = {Grade.POOR: 0, Grade.FAIR: 1, Grade.GOOD: 2, Grade.EXCELLENT: 3}
 
 

@@ -25,6 +25,8 @@ from nptwatch.alerts.routing import Router
 from nptwatch.alerts.templates import Texts
 from nptwatch.alerts.watching import Lookout
 from nptwatch.diagnostics.identity import bounds_of
+from nptwatch.exports.exporter import Exporter
+from nptwatch.exports.targets import make_targets
 from nptwatch.health import Health
 from nptwatch.service.build import build_keeper, build_watcher, is_sqlite, open_stores
 from nptwatch.service.chore_book import ChoreBook, daemon_name
@@ -35,6 +37,7 @@ from nptwatch.service.schedule import Chore, Schedule
 from nptwatch.service.serving import build_web
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
 from nptwatch.service.tidying import Tidier
+from nptwatch.store.exporting import Exports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +53,9 @@ KEEPER_SECONDS = 5.0
 
 LOOKOUT_SECONDS = 15.0
 """How soon silence is noticed, beside how long it must last."""
+
+EXPORT_PATIENCE_SECONDS = 3.0
+"""On stop, how long an export that runs may take."""
 
 log = structlog.get_logger()
 
@@ -78,6 +84,7 @@ class Crew:
         digest_channels = chosen_channels(
             "digest.channels", settings.digest.channels, settings.channels
         )
+        targets = make_targets(settings, env=os.environ)
         self._settings = settings
         self._stores = open_stores(settings, migrate=True, application="nptwatch run")
         self._supervisor = Supervisor(settings, self._stores, arguments=worker_arguments)
@@ -106,6 +113,8 @@ class Crew:
             channels=digest_channels,
             clock=lambda: datetime.now().astimezone(),
         )
+        exports = Exports(self._stores.database, daemon_name(settings.state_dir))
+        self._exporters = [Exporter(exports, target, env=os.environ) for target in targets]
         self._keeper = build_keeper(settings, self._stores, self._stop_watching.is_set)
         router = Router(settings.alerts, channel_names(settings.channels))
         self._book = ChoreBook(
@@ -161,13 +170,20 @@ class Crew:
         self._stores.close()
 
     def _stop_chores(self, patience_seconds: float) -> None:
-        self._sender.stop()
-        breaker = threading.Timer(patience_seconds, self._sender.close)
-        breaker.name = "nptwatch-stop-sender"
-        breaker.start()
+        helpers: tuple[Sender | Exporter, ...] = (self._sender, *self._exporters)
+        breakers = []
+        for helper in helpers:
+            helper.stop()
+            # alerts are waited for; what is not exported is exported at the next start
+            longest = patience_seconds if helper is self._sender else EXPORT_PATIENCE_SECONDS
+            breaker = threading.Timer(min(patience_seconds, longest), helper.close)
+            breaker.name = "nptwatch-stop-sender"
+            breaker.start()
+            breakers.append(breaker)
         self._schedule.stop()
-        breaker.cancel()
-        breaker.join()
+        for breaker in breakers:
+            breaker.cancel()
+            breaker.join()
 
     def _watch(self) -> None:
         try:
@@ -205,5 +221,13 @@ class Crew:
                     every_seconds=SENDER_SECONDS,
                 )
                 for channel in channel_names(self._settings.channels)
+            ),
+            *(
+                Chore(
+                    name=f"export_{exporter.target.name}",
+                    do=exporter.turn,
+                    every_seconds=exporter.target.every_seconds,
+                )
+                for exporter in self._exporters
             ),
         ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nptwatch.store.engine import Database
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """All revisions, oldest first; kept here so that `check` need not load Alembic."""
 
 COPYING = "copy-of-"

@@ -32,7 +32,7 @@ from nptwatch.store.recording import (
 )
 from nptwatch.store.records import Claim, Finished, JobRow, JobState, WorkerState
 from nptwatch.store.tables import MAX_ID, Job, Result, Worker
-from nptwatch.store.tallies import count_done
+from nptwatch.store.tallies import count_done, next_ordinal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -457,6 +457,7 @@ def _end(
         state=JobState.DONE,
         result_id=result_id,
         mse=comparable_mse(result_id),
+        ordinal=next_ordinal(claim.run_id),
         reason=select(Result.error).where(Result.id == result_id).scalar_subquery(),
         updated_at=now,
     )

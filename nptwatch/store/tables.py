@@ -131,6 +131,7 @@ class Run(Base):
     """A directory that one training run writes into, its status, and counts that are asked often.
 
     `done_count` counts checkpoints with a result, `done_job_count` jobs (`store/tallies.py`).
+    `last_ordinal` is the highest of its jobs; it never falls.
     """
 
     __tablename__ = "runs"
@@ -158,6 +159,7 @@ class Run(Base):
     checkpoint_count: Mapped[int] = mapped_column(server_default="0")
     done_count: Mapped[int] = mapped_column(server_default="0")
     done_job_count: Mapped[int] = mapped_column(server_default="0")
+    last_ordinal: Mapped[int] = mapped_column(server_default="0")
 
 
 class Checkpoint(Base):
@@ -246,7 +248,8 @@ class Job(Base):
     """One profile to be measured of one checkpoint.
 
     `mse` is its result's, which never changes; NULL too where that is INVALID: an index has each
-    run's best first.
+    run's best first. `ordinal` counts a run's results in the order in which they were committed:
+    whoever has read up to one has missed none before it.
     """
 
     __tablename__ = "jobs"
@@ -274,6 +277,7 @@ class Job(Base):
         Index(None, "state", "updated_at"),
         Index(None, "run_id", "state", "updated_at"),
         _where_known("run_id", "mse"),
+        _where_known("run_id", "ordinal"),
         _where_known("result_id"),
     )
 
@@ -298,6 +302,7 @@ class Job(Base):
     attempts_by_cause: Mapped[dict[str, Any]]  # Any: cause -> count, as JSON gives it
     result_id: Mapped[int | None] = mapped_column(ForeignKey("results.id"))
     mse: Mapped[float | None]
+    ordinal: Mapped[int | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -405,6 +410,25 @@ class KeptCheckpoint(Base):
     error: Mapped[str | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class ExportRow(Base):
+    """How far one run has been exported to one place; claimed by one exporter at a time."""
+
+    __tablename__ = "exports"
+    __table_args__ = (
+        UniqueConstraint("target", "run_id"),
+        CheckConstraint(
+            "(claimed_by IS NULL) = (claimed_until IS NULL)", name="claimed_by_somebody"
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    target: Mapped[str] = mapped_column(String(64))
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
+    ordinal: Mapped[int]
+    claimed_by: Mapped[str | None]
+    claimed_until: Mapped[datetime | None]
 
 
 class Worker(Base):

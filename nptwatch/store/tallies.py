@@ -17,7 +17,7 @@ from nptwatch.store.tables import Checkpoint, Job, Run
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, ScalarSelect
     from sqlalchemy.engine import Connection
 
 
@@ -31,6 +31,11 @@ def count_checkpoints(connection: Connection, run_ids: Iterable[int]) -> None:
         )
 
 
+def next_ordinal(run_id: int) -> ScalarSelect[int]:
+    """Give the number of a run's next result; `count_done` notes that it is taken."""
+    return select(Run.last_ordinal + 1).where(Run.id == run_id).scalar_subquery()
+
+
 def count_done(connection: Connection, run_id: int, checkpoint_id: int, job_id: int) -> None:
     """Count a job that has just got its result, and its checkpoint if that is the first one."""
     before = select(func.count()).where(
@@ -40,7 +45,11 @@ def count_done(connection: Connection, run_id: int, checkpoint_id: int, job_id: 
     connection.execute(
         update(Run)
         .where(Run.id == run_id)
-        .values(done_job_count=Run.done_job_count + 1, done_count=Run.done_count + int(first))
+        .values(
+            done_job_count=Run.done_job_count + 1,
+            done_count=Run.done_count + int(first),
+            last_ordinal=Run.last_ordinal + 1,
+        )
     )
 
 

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from nptwatch.diagnostics.grading import Grade
+from nptwatch.diagnostics.grading import LEVELS, Grade
 from nptwatch.errors import DatabaseError
 from nptwatch.store.records import OutboxState
 
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from nptwatch.store.chore_records import ChoreRecord
     from nptwatch.store.gauges import GaugeReader, Gauges, Numbers, RunGauge
     from nptwatch.watch.watcher import Scan
-
-LEVELS = {
-    Grade.UNLOADABLE: -1,
-    Grade.INVALID: 0,
-    Grade.POOR: 1,
-    Grade.FAIR: 2,
-    Grade.GOOD: 3,
-    Grade.EXCELLENT: 4,
-}
-"""Grades as numbers, to compare and to colour by."""
 
 _RUN = ("run", "root")
 

@@ -21,6 +21,7 @@ from nptwatch.store.chore_records import ChoreRecord
 from nptwatch.store.chores import Chores
 from nptwatch.store.copying import Copy
 from nptwatch.store.engine import Database, utc_now
+from nptwatch.store.exporting import Exports
 from nptwatch.store.history import History
 from nptwatch.store.queue import Queue
 from nptwatch.store.records import FileState
@@ -81,6 +82,9 @@ def filled(database: Database) -> Database:
         error=None,
     )
     Chores(database).note([chore])
+    exports = Exports(database, "host:/state")
+    for run in exports.behind("jsonl:1"):
+        exports.claim("jsonl:1", run, lease_seconds=60, limit=1)
     return database
 
 

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "worker": {"npt", "diagnostics", "store"},
     "alerts": {"npt", "diagnostics", "store"},
     "web": {"npt", "diagnostics", "store", "watch"},
-    "service": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "web"},
+    "exports": {"npt", "diagnostics", "store", "alerts"},
+    "service": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "exports", "web"},
     "doctor": {"npt", "diagnostics", "store", "watch", "worker", "alerts"},
     "demo": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "service", "cli"},
     "cli": {
@@ -47,6 +48,7 @@ SHARED_GROUND = {
     "grade_settings",
     "gpu_settings",
     "channel_settings",
+    "export_settings",
     "machine_settings",
     "web_settings",
     "health",

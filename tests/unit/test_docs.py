@@ -35,13 +35,22 @@ def test_example_names_every_setting() -> None:
         "alerts.time_zone",
         "alerts.templates",
         "worker.gpu_memory_gib",
+        "exports.jsonl.folder",
+        "exports.tensorboard.folder",
+        "exports.wandb.folder",
+        "exports.wandb.entity",
+        "exports.wandb.key_env",
+        "exports.wandb.key_file",
+        "exports.wandb.base_url",
         "gpu.max_gpu_mib",
         "gpu.lock_dir",
     }
-    table = uncommented()
     for key in unset:
-        section, _, name = key.rpartition(".")
-        assert name in (table[section] if section else table)
+        *sections, name = key.split(".")
+        table = uncommented()
+        for section in sections:
+            table = table[section]
+        assert name in table
 
 
 def test_example_explains_every_setting() -> None:

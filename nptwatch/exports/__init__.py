@@ -1,0 +1,1 @@
+"""Results where people look already: JSON lines, TensorBoard, Weights & Biases."""
