@@ -103,7 +103,7 @@ def has_enough_watches(settings: Settings, proc: Path = Path("/proc")) -> Iterat
         int((proc / f"sys/fs/inotify/max_user_{what}").read_text())
         for what in ("watches", "instances")
     )
-    used = used_by_others(proc, os.geteuid(), _daemon(settings.state_dir))
+    used = used_by_others(proc, _user(settings.state_dir), _daemon(settings.state_dir))
     text = f"{needed:,} folders to watch, {watches - used.watches:,} of {watches:,} watches free"
     if needed > watches - used.watches:
         yield warn(name, text, _raise("watches", needed + used.watches, watches))
@@ -149,6 +149,14 @@ def used_by_others(proc: Path, uid: int, daemon: int | None) -> Used:
                     info = (process / "fdinfo" / descriptor.name).read_text()
                     watches += info.count("inotify wd:")
     return Used(watches=watches, instances=instances)
+
+
+def _user(state_dir: Path) -> int:
+    """Give the daemon's user: limits are each user's own."""
+    try:
+        return state_dir.stat().st_uid
+    except OSError:  # not there yet
+        return os.geteuid()
 
 
 def _daemon(state_dir: Path) -> int | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -102,36 +100,6 @@ def test_failures_and_their_fixes(doctor: Callable[..., Ended], place: Path) -> 
     assert lines[-1].endswith("0 WARN, 3 FAIL")
     (place / "nptwatch.toml").write_text("[watch]\nroot = []\n")
     assert doctor().returncode == 2
-
-
-def test_on_a_terminal(place: Path) -> None:
-    """Lines are broken between words at the terminal's width; colours are its own."""
-    shutil.rmtree(place / "experiments")
-    master, slave = pty.openpty()
-    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm"}
-    environment.pop("NO_COLOR", None)
-    with subprocess.Popen(
-        [sys.executable, "-m", "nptwatch", "doctor"],
-        cwd=place,
-        env=environment,
-        stdout=slave,
-    ) as process:
-        os.close(slave)
-        said = b""
-        while True:
-            try:
-                said += os.read(master, 4096)
-            except OSError:  # the other end is closed
-                break
-    os.close(master)
-    assert process.returncode == 1
-    text = said.decode().replace("\r\n", "\n")
-    assert "\x1b[31mFAIL\x1b[0m" in text
-    plain = text.replace("\x1b[31m", "").replace("\x1b[32m", "").replace("\x1b[0m", "")
-    lines = plain.splitlines()
-    assert not [line for line in lines if len(line) > 80 and len(max(line.split(), key=len)) < 70]
-    assert "      fix: mount it, or correct watch.roots" in lines
-    assert f"FAIL  root {place / 'experiments'}:" in plain
 
 
 def test_a_file_system_that_does_not_answer(doctor: Callable[..., Ended], place: Path) -> None:

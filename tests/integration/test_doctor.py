@@ -345,6 +345,16 @@ def test_gpus_are_described(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert brief(software.has_its_device(greedy)) == [("WARN", "device"), ("WARN", "NVML")]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not facts.torch.cuda.is_available(), reason="needs a GPU")
+def test_a_real_gpu_is_described(root: Path) -> None:
+    """Its name, memory and driver, by its index."""
+    found = next(iter(software.has_its_device(settings(root, **{"worker.device": "cuda:0"}))))
+    assert found.mark in {Mark.OK, Mark.WARN}
+    assert "MiB free" in found.text
+    assert f"driver {facts.driver_version()}" in found.text
+
+
 def test_the_drivers_version_is_read(tmp_path: Path) -> None:
     """As the kernel module writes it; without one there is none."""
     assert facts.driver_version(tmp_path) is None

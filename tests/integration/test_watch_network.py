@@ -11,6 +11,7 @@ from watching import Spy, checkpoint, have_nfs, logged, settings, until, watchin
 
 from nptwatch.settings import WatchSettings
 from nptwatch.watch.discovery import Finder
+from nptwatch.watch.waking import NetworkFolders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +113,23 @@ def test_the_settings_have_the_last_word(
         in_use = heard(watcher) if observer == "inotify" else polled(watcher)
         assert in_use == set(map(str, roots))
         assert observer == "polling" or not polled(watcher)
+
+
+def test_what_is_mounted_anew_is_asked_about_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share that comes and goes at one place: heard while it is away, polled while it is there."""
+    elsewhere = Path("/dev/shm")  # noqa: S108 - another device, only looked at
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here: /dev/shm is none")
+    have_nfs(elsewhere, patch=monkeypatch)
+    place, is_polled = tmp_path / "share", NetworkFolders()
+    answers = [is_polled(str(place))]
+    for mounted in (tmp_path, elsewhere, tmp_path):
+        place.unlink(missing_ok=True)
+        place.symlink_to(mounted)
+        answers.append(is_polled(str(place)))
+    assert answers == [False, False, True, False]
 
 
 def test_mounts_below_a_root_are_noticed() -> None:

@@ -36,6 +36,14 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture(params=["inotify", "polling"])
+def waking(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    """Settings for both kinds of wake-up; the database is on a local disk."""
+    return w.kind_of_observer(request.param, tmp_path / "experiments", monkeypatch)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """An experiments folder with the golden run in it."""
@@ -49,12 +57,14 @@ def jobs(database: Database) -> dict[JobState, int]:
     return {state: n for state, n in Queue(database).depth().items() if n}
 
 
-def test_golden_run_is_queued_once_each(database: Database, root: Path, tmp_path: Path) -> None:
+def test_golden_run_is_queued_once_each(
+    database: Database, root: Path, tmp_path: Path, waking: dict[str, object]
+) -> None:
     """Four contents in six files make four jobs; a restart makes none."""
     catalog = Catalog(database)
     for _ in range(2):
         spy = w.Spy(catalog)
-        with watching(spy, settings(root), tmp_path / "state"):
+        with watching(spy, settings(root, **waking), tmp_path / "state"):
             until(lambda seen=spy: len(seen.admitted) == 6)
         assert jobs(database) == {JobState.QUEUED: 4}
     claims = [Queue(database).claim("me", lease_seconds=60) for _ in range(5)]
@@ -80,12 +90,12 @@ def test_touched_file_refreshes_its_row(database: Database, root: Path, tmp_path
 
 
 def test_overwritten_and_deleted_checkpoints_close_their_jobs(
-    database: Database, root: Path, tmp_path: Path
+    database: Database, root: Path, tmp_path: Path, waking: dict[str, object]
 ) -> None:
     """A queued version that was overwritten is superseded, one that went away is deleted."""
     run = root / "equivalence/checkpoints"
     spy = w.Spy(Catalog(database))
-    with watching(spy, settings(root), tmp_path / "state"):
+    with watching(spy, settings(root, **waking), tmp_path / "state"):
         until(lambda: len(spy.admitted) == 6)
         (run / "checkpoint-200/npt_weights.pt").write_bytes(archive("again"))
         (run / "checkpoint-200/training_state.pt").touch()
