@@ -346,7 +346,7 @@ def test_gpus_are_described(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not facts.torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not facts.torch.cuda.is_available(), reason="NO GPU: not tested")
 def test_a_real_gpu_is_described(root: Path) -> None:
     """Its name, memory and driver, by its index."""
     found = next(iter(software.has_its_device(settings(root, **{"worker.device": "cuda:0"}))))
