@@ -145,12 +145,12 @@ def _jobs(profile: str, first: str, only: str) -> str:
         _NUMBERS.format("N")
         + f"""
     INSERT INTO jobs (id, run_id, checkpoint_id, profile, settings_hash, state, newest, mtime_ns,
-        order_step, available_at, attempts, attempts_by_cause, result_id, mse, created_at,
-        updated_at)
+        order_step, available_at, attempts, attempts_by_cause, result_id, mse, ordinal,
+        created_at, updated_at)
     SELECT i{first} + 1, i % <R> + 1, i + 1, '{profile}', 'settings-{profile}',
         CASE WHEN {done} THEN 'done' ELSE 'queued' END, false, i, i / <R> * 100, <AT i>, 0, '{{}}',
-        CASE WHEN {done} THEN i{first} + 1 END, CASE WHEN {done} THEN {_FALLING} END, <AT i>,
-        <AT i + 1>
+        CASE WHEN {done} THEN i{first} + 1 END, CASE WHEN {done} THEN {_FALLING} END,
+        CASE WHEN {done} THEN i{first} + 1 END, <AT i>, <AT i + 1>
     FROM n WHERE {only}"""
     )
 
@@ -173,8 +173,9 @@ _STATUS = """
 
 _COUNTS = """
     UPDATE runs SET checkpoint_count = <C>, done_count = counted.found,
-        done_job_count = counted.jobs
-    FROM (SELECT run_id, count(DISTINCT checkpoint_id) AS found, count(*) AS jobs FROM jobs
+        done_job_count = counted.jobs, last_ordinal = counted.last
+    FROM (SELECT run_id, count(DISTINCT checkpoint_id) AS found, count(*) AS jobs,
+            max(ordinal) AS last FROM jobs
         WHERE state = 'done' GROUP BY run_id) AS counted
     WHERE counted.run_id = runs.id"""
 

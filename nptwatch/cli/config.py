@@ -47,7 +47,8 @@ def check(*, config: ConfigOption = None) -> None:
     for root in loaded.settings.watch.roots:
         if not root.is_dir():
             typer.echo(f"note: watch.roots: {root} is not a directory", err=True)
-    for problem in _channel_problems(loaded.settings):
+    problems = (*_channel_problems(loaded.settings), *_export_problems(loaded.settings))
+    for problem in problems:
         typer.echo(f"note: {problem}", err=True)
 
 
@@ -100,6 +101,20 @@ def _channel_problems(settings: Settings) -> Iterator[str]:
             channel.check()
         except ConfigError as error:
             yield str(error)
+
+
+def _export_problems(settings: Settings) -> Iterator[str]:
+    """Yield what exports lack here."""
+    from nptwatch.exports.targets import make_targets
+
+    try:
+        targets = make_targets(settings, env=os.environ)
+    except ConfigError as error:
+        yield str(error)
+        return
+    for target in targets:
+        if problem := target.missing():
+            yield f"exports.{target.name}: {problem}"
 
 
 def _masked(loaded: Loaded) -> dict[str, object]:

@@ -8,7 +8,6 @@ twice. The daemon loads none of the libraries, and waits for none of them on its
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 import threading
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nptwatch.alerts.programs import Program
 from nptwatch.errors import ConfigError, DeliveryError
-from nptwatch.exports.telling import Question, RunNews, missing, told, understood
+from nptwatch.exports.telling import Question, RunNews, told, understood
 from nptwatch.store.engine import utc_now
 
 if TYPE_CHECKING:
@@ -97,9 +96,8 @@ class Exporter:
         self._program.close()
 
     def _go_on(self) -> None:
-        package = self.target.package
-        if package is not None and importlib.util.find_spec(package) is None:
-            raise DeliveryError(missing(package))
+        if problem := self.target.missing():
+            raise DeliveryError(problem)
         identity = self.target.identity()
         while not self._stop.is_set():
             batches = self._claim(identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import uuid
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from nptwatch.alerts.secrets import Secret
 from nptwatch.errors import ConfigError, DeliveryError
 from nptwatch.export_settings import require_key
+from nptwatch.exports.telling import missing
 from nptwatch.globs import PathGlobs
 
 if TYPE_CHECKING:
@@ -61,6 +63,12 @@ class Target:
     def module(self) -> str:
         """What its process runs."""
         return f"nptwatch.exports.to_{self.name}"
+
+    def missing(self) -> str | None:
+        """Say what must be installed for it; None: nothing."""
+        if self.package is None or importlib.util.find_spec(self.package) is not None:
+            return None
+        return missing(self.package)
 
     def identity(self) -> str:
         """Give what tells its place from others, whoever writes there; a fresh folder is another.

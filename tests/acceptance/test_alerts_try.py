@@ -123,6 +123,15 @@ def test_config_check_tells_of_channels_that_cannot_work_here(nptwatch: Command)
     assert server.got == []
 
 
+def test_config_check_tells_what_exports_lack(nptwatch: Command, tmp_path: Path) -> None:
+    """A key that is not in this environment; the settings themselves are right."""
+    config = tmp_path / "exports.toml"
+    config.write_text('[exports.wandb]\non = true\nkey_env = "NPTWATCH_SECRET_NOT_SET"\n')
+    ran = nptwatch("config", "check", "--config", str(config))
+    assert ran.returncode == 0
+    assert "note: exports.wandb.key_env: environment variable" in ran.stderr
+
+
 def test_config_check_refuses_templates_that_do_not_work(nptwatch: Command, tmp_path: Path) -> None:
     """They stand in files, not in an environment that may differ: exit code 2."""
     (tmp_path / "texts").mkdir()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +18,6 @@ from nptwatch.settings import Settings
 from nptwatch.store.engine import Database
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import FakeClock
 
     from nptwatch.exports.exporter import Exporter
@@ -61,11 +61,36 @@ def test_a_process_killed_in_mid_line_costs_no_line_and_doubles_none(jsonl: Expo
     jsonl.exporter().turn()
     path = jsonl.folder / "a.jsonl"
     content = path.read_bytes()
-    for left in (len(content), len(content) - 1, len(content) // 2 + 9, 7, 0):
+    torn = (content, content[:-1], content[: len(content) // 2 + 9], content[:7], b"")
+    for left in (*torn, content[:-5] + b"\0" * len(content)):
         jsonl.forget_how_far()
-        path.write_bytes(content[:left])
+        path.write_bytes(left)
         jsonl.exporter().turn()
         assert path.read_bytes() == content
+
+
+def test_a_process_waits_for_one_that_outlived_its_daemon(jsonl: Exporting) -> None:
+    """What that one still writes is there before the next one looks how far the file is."""
+    jsonl.record(100)
+    jsonl.exporter().turn()
+    jsonl.forget_how_far()
+    jsonl.record(200)
+    path = jsonl.folder / "a.jsonl"
+    turn = threading.Thread(target=jsonl.exporter().turn)
+    with (jsonl.folder / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        turn.start()
+        until(lambda: waits_for_lock(jsonl.folder / ".lock"))
+        content = path.read_bytes()
+        path.write_bytes(content + content.replace(b'"ordinal": 1', b'"ordinal": 2'))
+    turn.join()
+    assert [line["ordinal"] for line in jsonl.lines()] == [1, 2]
+
+
+def waits_for_lock(path: Path) -> bool:
+    """Say whether somebody waits for the lock on a file, as the kernel knows it."""
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{path.stat().st_ino} " in line for line in waiting)
 
 
 def test_a_fresh_database_goes_on_in_an_old_folder(

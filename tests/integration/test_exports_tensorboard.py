@@ -132,12 +132,14 @@ def test_a_file_that_was_cut_is_written_anew(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     LogDirectory(whole).add(points(100, 200))
     (made,) = files(whole)
+    before = made.stat().st_size
+    LogDirectory(whole).add(points(300))
     content = made.read_bytes()
     for left in range(1, len(content) + 1):
         folder = tmp_path / str(left)
         folder.mkdir()
         (folder / made.name).write_bytes(content[:left])
-        LogDirectory(folder).add(points(100, 200, 300))
+        LogDirectory(folder).add(points(300) if left >= before else points(100, 200, 300))
         assert steps(folder) == [100, 200, 300]
 
 

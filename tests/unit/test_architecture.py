@@ -33,6 +33,7 @@ MAY_IMPORT = {
         "watch",
         "worker",
         "alerts",
+        "exports",
         "service",
         "demo",
         "doctor",

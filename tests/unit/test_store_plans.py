@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from nptwatch.store import glance
 from nptwatch.store.alarms import Alarms
+from nptwatch.store.exporting import Exports
 from nptwatch.store.history import History
 from nptwatch.store.outbox import Outbox
 from nptwatch.store.queue import Queue
@@ -42,6 +43,7 @@ OF_A_MILLION = {
     "ix_jobs_claim": "1466424 1000 1000 1000 2 2 1",
     "ix_jobs_result_id": "1260070 1",
     "ix_jobs_run_id_mse": "1170400 334 2",
+    "ix_jobs_run_id_ordinal": "1170400 334 1",
     "ix_jobs_run_id_state_updated_at": "765600 334 334 2",
     "ix_jobs_state_updated_at": "410688 1000 2",
     "sqlite_autoindex_jobs_1": "1197840 2 1 1",
@@ -78,6 +80,8 @@ def all_questions(database: Database, clock: FakeClock) -> dict[str, Callable[[]
     key, since = middle(history), clock() - timedelta(days=300)
     file = history.history(RUN)[5].path
     after = queue.jobs(limit=3)[-1].key
+    exports = Exports(database, "d", clock=clock)
+    news = exports.behind("jsonl:1")[3]
     return {
         "history": lambda: history.history(RUN),
         "last page": lambda: history.history(RUN, limit=5),
@@ -101,6 +105,8 @@ def all_questions(database: Database, clock: FakeClock) -> dict[str, Callable[[]
         "waiting": queue.waiting,
         "pending": Outbox(database).pending,
         "claim": lambda: queue.claim("w", lease_seconds=60),
+        "not exported": lambda: exports.behind("jsonl:1"),
+        "export": lambda: exports.claim("jsonl:1", news, lease_seconds=0, limit=5),
         "old": lambda: Retention(database).forget(1, pause=lambda _seconds: False, dry_run=True),
     }
 
