@@ -15,7 +15,7 @@ from nptwatch.store.events import event_id
 from nptwatch.store.news import RECOVERED, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from nptwatch.alerts.routing import Router
@@ -46,30 +46,27 @@ class ChoreBook:
 
     Args:
         daemon: as `daemon_name` gives it.
+        names: gives the names of all its chores.
     """
 
-    def __init__(self, store: Chores, alarms: Alarms, router: Router, daemon: str) -> None:
+    def __init__(
+        self,
+        store: Chores,
+        alarms: Alarms,
+        router: Router,
+        daemon: str,
+        names: Callable[[], Collection[str]],
+    ) -> None:
         self._store = store
         self._alarms = alarms
         self._router = router
         self._daemon = daemon
+        self._names = names
+        self._has_begun = False
         self._lock = threading.Lock()
         self._records: dict[str, ChoreRecord] = {}
         self._changed: set[str] = set()
         self._told: dict[str, Event] = {}
-
-    def begin(self, names: Iterable[str]) -> None:
-        """Take up what an earlier daemon of this folder wrote of these chores.
-
-        Raises:
-            DatabaseError: it cannot be used.
-        """
-        known = sorted(names)
-        self._store.forget(self._daemon, known)
-        for record in self._store.of(self._daemon):
-            self._records[record.name] = record
-            if _keeps_failing(record):
-                self._tell_failing(record)  # again, if it was not killed before it did
 
     def chores(self) -> list[Chore]:
         """Give what is to be done every so often."""
@@ -111,6 +108,9 @@ class ChoreBook:
         Raises:
             DatabaseError: it cannot be used; nothing is lost.
         """
+        if not self._has_begun:
+            self._take_up()
+            self._has_begun = True
         with self._lock:
             changed, self._changed = self._changed, set()
             records = [self._records[name] for name in sorted(changed)]
@@ -126,6 +126,18 @@ class ChoreBook:
             with self._lock:
                 self._changed |= changed
             raise
+
+    def _take_up(self) -> None:
+        """Go on where an earlier daemon of this folder ended, once the database can be used."""
+        self._store.forget(self._daemon, self._names())
+        for record in self._store.of(self._daemon):
+            if _keeps_failing(record):
+                self._tell_failing(record)  # again, if it was not killed before it did
+            with self._lock:
+                now = self._records.setdefault(record.name, record)
+                if now.failures and record.failures:
+                    since, failures = record.failing_since, now.failures + record.failures
+                    self._records[now.name] = replace(now, failing_since=since, failures=failures)
 
     def _tell_failing(self, record: ChoreRecord) -> None:
         event = self._failing(record)

@@ -118,7 +118,11 @@ class Crew:
         self._keeper = build_keeper(settings, self._stores, self._stop_watching.is_set)
         router = Router(settings.alerts, channel_names(settings.channels))
         self._book = ChoreBook(
-            self._stores.chores, self._stores.alarms, router, daemon_name(settings.state_dir)
+            self._stores.chores,
+            self._stores.alarms,
+            router,
+            daemon_name(settings.state_dir),
+            names=lambda: [chore.name for chore in chores],
         )
         self._lookout = Lookout(
             self._stores.alarms,
@@ -127,7 +131,6 @@ class Crew:
             roots=[os.path.realpath(root) for root in settings.watch.roots],
         )
         chores = self._chores()
-        self._book.begin(chore.name for chore in chores)
         self._schedule = Schedule(chores, self._done)
         self.health = Health(
             {

@@ -236,7 +236,8 @@ def test_receivers_hold_exactly_the_events_of_a_runs_story(
         view = pair.places[0]
         for number, (step, mse, kinds) in enumerate(STORY):
             pair.write(step, mse)
-            pair.strike(whole=number % 2 == 1)
+            if number % 4 != 3:
+                pair.strike(whole=number % 2 == 1)
             until(lambda step=step: view.job_state(step) == JobState.DONE, seconds=LONG)
             expected |= {(step, kind) for kind in kinds}
         until(lambda: set(told_by_hook(hook).values()) > expected, seconds=LONG)  # and silence

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WHOLE = bool(os.environ.get("NPTWATCH_TEST_CHAOS"))
 SEED = int(os.environ.get("NPTWATCH_TEST_SEED") or (secrets.randbelow(10**6) if WHOLE else 5))
 RUNS = 25
-STEPS = 80 if WHOLE else 16
+STEPS = 80 if WHOLE else 10
 WORKERS = 8
 LEASE_SECONDS = 2.0
 PAUSE_SECONDS = 3 * LEASE_SECONDS

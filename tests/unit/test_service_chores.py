@@ -36,9 +36,8 @@ def book_of(database: Database, clock: FakeClock) -> Callable[[str], ChoreBook]:
     def make(daemon: str) -> ChoreBook:
         router = Router(AlertSettings(), ["log", "phone"])
         alarms = Alarms(database, clock=clock)
-        book = ChoreBook(Chores(database, clock=clock), alarms, router, daemon)
-        book.begin(NAMES)
-        return book
+        store = Chores(database, clock=clock)
+        return ChoreBook(store, alarms, router, daemon, names=lambda: NAMES)
 
     return make
 
@@ -118,8 +117,8 @@ def test_a_daemon_killed_before_it_told_tells_at_its_next_start(
     since = record.started_at - timedelta(minutes=5)
     Chores(database).note([replace(record, failures=9, failing_since=since)])
     assert events(database) == []
-    book_of("host:/one")
-    book_of("host:/one")
+    book_of("host:/one").write_down()
+    book_of("host:/one").write_down()
     assert [event.kind for event in events(database)] == ["chore_failing"]
 
 
@@ -135,6 +134,7 @@ def test_what_a_daemon_no_longer_does_is_forgotten(
     assert len(Chores(database, clock=clock).lately()) == 3
     clock.advance(86_400)
     book = book_of("host:/one")
+    book.write_down()
     assert [record.name for record in book.records()] == ["keep"]
     assert Chores(database).of("gone:/two") == []
     turn(book, clock)
