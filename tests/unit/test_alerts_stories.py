@@ -113,13 +113,13 @@ def test_nan_is_told_at_once_and_its_end_when_it_lasts(training: Training) -> No
 
 
 def test_a_backlog_at_first_start_is_history(training: Training) -> None:
-    """Five hundred checkpoints of last month, good, bad and NaN in any order: nobody is told."""
+    """Two hundred checkpoints of last month, good, bad and NaN in any order: nobody is told."""
     month = timedelta(days=30)
-    for step in range(500):
+    for step in range(200):
         at = training.clock() - month + timedelta(minutes=step)
         training.catalog.admit(_whole(step, at), QUICK)
     grades = ("GOOD", "FAIR", "INVALID", "EXCELLENT", "POOR")
-    told = [training.measure(grades[n % 5], 0.01 + n / 1000) for n in range(500)]
+    told = [training.measure(grades[n % 5], 0.01 + n / 1000) for n in range(200)]
     assert [kind for kinds in told for kind in kinds] == []
     assert training.lookout().look() == 0
 
