@@ -25,6 +25,7 @@ from nptwatch.alerts.routing import Router
 from nptwatch.alerts.templates import Texts
 from nptwatch.alerts.watching import Lookout
 from nptwatch.diagnostics.identity import bounds_of
+from nptwatch.errors import DatabaseError
 from nptwatch.exports.exporter import Exporter
 from nptwatch.exports.targets import make_targets
 from nptwatch.health import Health
@@ -38,6 +39,7 @@ from nptwatch.service.serving import build_web
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
 from nptwatch.service.tidying import Tidier
 from nptwatch.store.exporting import Exports
+from nptwatch.store.records import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,6 +158,16 @@ class Crew:
         self._schedule.start()
         if self._web is not None:
             self._web.start()
+
+    def summary(self) -> str:
+        """Say in a line how much waits and what was found last."""
+        try:
+            depth = self._stores.queue.depth()
+            last = self._stores.history.changes(limit=1)
+        except DatabaseError as error:
+            return f"no database: {error}"
+        queue = f"{depth[JobState.QUEUED]} queued, {depth[JobState.LEASED]} at work"
+        return queue + "".join(f"; {change.run} {change.new}" for change in last)
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         """Stop everything, workers first; alerts of their last jobs still go out.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +14,7 @@ from nptwatch.service.build import require_writable
 from nptwatch.service.crew import Crew, lock_paths
 from nptwatch.service.inbox import Inbox
 from nptwatch.service.lock import DaemonLocks
+from nptwatch.service.systemd import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 1.0
 """How soon a dead helper is noticed."""
+
+STATUS_SECONDS = 5.0
+"""How old the line that `systemctl status` shows may be."""
+
+STOP_TAKES_SECONDS = 30.0
+"""How much longer than its workers a daemon may take to stop."""
 
 HELPER_DIED = 1
 """Exit code that makes systemd start the daemon again."""
@@ -34,6 +43,7 @@ class Daemon:
         settings: to start with.
         loader: reads the settings again for SIGHUP; None: SIGHUP starts the crew anew as it is.
         worker_arguments: more of the workers' command line; for tests (see worker_main).
+        notifier: tells the service manager; None: whoever the environment names.
     """
 
     def __init__(
@@ -42,11 +52,15 @@ class Daemon:
         *,
         loader: Callable[[], Settings] | None = None,
         worker_arguments: Sequence[str] = (),
+        notifier: Notifier | None = None,
     ) -> None:
+        self._notifier = notifier or Notifier.of(os.environ)
         self._settings = settings
         self._loader = loader
         self._worker_arguments = tuple(worker_arguments)
         self._inbox = Inbox()
+        self._hung: list[str] = []
+        self._status_due = 0.0
         self._locks = DaemonLocks()
 
     def run(self) -> int:
@@ -63,6 +77,7 @@ class Daemon:
             crew = self._prepare(self._settings)
             self._inbox.listen((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
             crew.start()
+            self._notifier.ready()
             return self._mind(crew)
         finally:
             self._locks.close()
@@ -84,23 +99,55 @@ class Daemon:
                 crew = self._reload(crew)
             elif number is not None:
                 log.info("daemon_stopping", signal=number.name)
-                crew.stop(self._inbox.in_hurry)
+                self._stop(crew)
                 log.info("daemon_stopped")
                 return 0
             elif dead := crew.health.dead():
                 log.critical("helper_died", helpers=dead)
-                crew.stop(self._inbox.in_hurry)
+                self._stop(crew)
                 return HELPER_DIED
+            else:
+                self._tell(crew)
+
+    def _tell(self, crew: Crew) -> None:
+        """Let the service manager know how it goes; one that hangs is not vouched for."""
+        hung = crew.health.ill()
+        if not hung:
+            self._notifier.alive()
+        elif hung != self._hung:
+            log.critical("helper_hangs", helpers=hung)
+        self._hung = hung
+        now = time.monotonic()
+        if self._notifier.is_heard and now >= self._status_due:
+            self._status_due = now + STATUS_SECONDS
+            self._notifier.status(f"hung: {', '.join(hung)}" if hung else crew.summary())
+
+    def _stop(self, crew: Crew) -> None:
+        self._notifier.stopping()
+        self._notifier.busy(self._settings.worker.shutdown_seconds + STOP_TAKES_SECONDS)
+        crew.stop(self._hurry)
+
+    def _hurry(self) -> bool:
+        """Asked all the while a crew stops: that takes long, and is no hang."""
+        self._notifier.alive()
+        return self._inbox.in_hurry()
 
     def _reload(self, crew: Crew) -> Crew:
         """Replace the crew by one with the settings as they are now, if those work."""
+        self._notifier.reloading()
+        try:
+            return self._successor(crew)
+        finally:
+            self._notifier.ready()
+
+    def _successor(self, crew: Crew) -> Crew:
         try:
             settings = self._settings if self._loader is None else self._loader()
             successor = self._prepare(settings)
         except NptwatchError as error:
             log.error("reload_failed", error=str(error))  # noqa: TRY400 - a user's typo
             return crew
-        crew.stop(self._inbox.in_hurry)
+        crew.stop(self._hurry)
         successor.start()
         self._settings = settings
         log.info("settings_reloaded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +12,7 @@ import structlog
 from nptwatch.service.inbox import Inbox
 from nptwatch.service.reaper import Reaper
 from nptwatch.service.schedule import Schedule
+from nptwatch.service.systemd import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 0.25
 """How soon a dead helper, or that all work is done, is noticed."""
+
+STOP_TAKES_SECONDS = 30.0
+"""How much longer than its workers a host may take to stop."""
 
 HELPER_DIED = 1
 """Exit code that makes whatever supervises this start it again."""
@@ -59,6 +64,8 @@ class WorkerHost:
         self._inbox = Inbox()
         # A dead worker's job must come back where no daemon is left to see to it.
         self._schedule = Schedule(Reaper(stores, settings.worker).chores())
+        self._notifier = Notifier.of(os.environ)
+        self._stop_takes_seconds = settings.worker.shutdown_seconds + STOP_TAKES_SECONDS
 
     def run(self) -> int:
         """Run until the end.
@@ -71,12 +78,20 @@ class WorkerHost:
         log.info("worker_host_started", database=self._database)
         self._team.start()
         self._schedule.start()
+        self._notifier.ready()
         try:
             return self._mind()
         finally:
-            self._team.stop(self._inbox.in_hurry)
+            self._notifier.stopping()
+            self._notifier.busy(self._stop_takes_seconds)
+            self._team.stop(self._hurry)
             self._schedule.stop()
             log.info("worker_host_stopped")
+
+    def _hurry(self) -> bool:
+        """Asked all the while the team stops: that takes long, and is no hang."""
+        self._notifier.alive()
+        return self._inbox.in_hurry()
 
     def _mind(self) -> int:
         deadline = time.monotonic() + (self._max_seconds or float("inf"))
@@ -93,3 +108,4 @@ class WorkerHost:
             if not (self._team.is_alive() and self._schedule.is_alive()):
                 log.critical("helper_died")
                 return HELPER_DIED
+            self._notifier.alive()

@@ -1,0 +1,172 @@
+"""What the real daemon tells a service manager, over a real socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from serving import DaemonProcess, HostProcess, Place
+from watching import until
+
+from nptwatch.service.systemd import Notifier
+from nptwatch.store.records import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WATCHDOG_SECONDS = 3.0
+QUIET_SECONDS = 3.0
+"""The daemon's own loop turns each second."""
+
+
+class Manager:
+    """Listens as systemd does."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(address)
+        self.got: list[str] = []
+
+    def wait_for(self, wanted: str, *, seconds: float = 30.0) -> str:
+        """Wait for the next message that begins so."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            message = self._socket.recv(4096).decode()
+            self.got.append(message)
+            if message.startswith(wanted):
+                return message
+
+    def drain(self) -> None:
+        """Forget what has come."""
+        self._socket.setblocking(False)
+        try:
+            while True:
+                self._socket.recv(4096)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._socket.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Give a place."""
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    """Listen where the daemon is told that somebody does."""
+    address = str(tmp_path / "notify")
+    manager = Manager(address)
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    monkeypatch.setenv("WATCHDOG_USEC", str(int(WATCHDOG_SECONDS * 1e6)))
+    yield manager
+    manager.close()
+
+
+def test_the_daemon_says_how_it_is(place: Place, manager: Manager) -> None:
+    """Ready, what it does, alive; a reload by the clock; that it stops, and how long it may take."""
+    daemon = DaemonProcess(place, place.settings())
+    try:
+        manager.wait_for("READY=1")
+        assert daemon.log("daemon_started")
+        assert manager.wait_for("STATUS=") == "STATUS=0 queued, 0 at work"
+        manager.wait_for("WATCHDOG=1", seconds=WATCHDOG_SECONDS)
+        place.checkpoint(1, mse=0.08)
+        until(lambda: place.job_state(1) == JobState.DONE, seconds=30)
+        assert manager.wait_for("STATUS=0 queued, 0 at work; run1") == (
+            "STATUS=0 queued, 0 at work; run1 GOOD"
+        )
+        before = time.monotonic()
+        daemon.send(signal.SIGHUP)
+        message = manager.wait_for("RELOADING=1\n")
+        micros = int(message.partition("MONOTONIC_USEC=")[2])
+        assert before <= micros / 1e6 <= time.monotonic()
+        manager.wait_for("READY=1")
+        daemon.send(signal.SIGTERM)
+        manager.wait_for("STOPPING=1")
+        assert manager.wait_for("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=50000000"
+        assert daemon.process.wait(40) == 0
+    finally:
+        daemon.close()
+
+
+def test_a_daemon_that_hangs_is_silent(place: Place, manager: Manager) -> None:
+    """The watchdog hears of it for as long as its loop turns, and no longer."""
+    daemon = DaemonProcess(place, place.settings())
+    try:
+        manager.wait_for("WATCHDOG=1")
+        daemon.send(signal.SIGSTOP)
+        until(lambda: stopped(daemon.process.pid))
+        manager.drain()
+        with pytest.raises(TimeoutError):
+            manager.wait_for("", seconds=QUIET_SECONDS)
+        daemon.send(signal.SIGCONT)
+        manager.wait_for("WATCHDOG=1", seconds=WATCHDOG_SECONDS)
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
+
+
+def stopped(pid: int) -> bool:
+    """Say if a process is."""
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - a line
+        return file.read().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_worker_host_says_how_it_is(place: Place, manager: Manager) -> None:
+    """Ready, alive, stopping, as the unit of a worker wants."""
+    assert place.stores.queue.depth()[JobState.QUEUED] == 0
+    host = HostProcess(place, place.settings())
+    try:
+        manager.wait_for("READY=1")
+        manager.wait_for("WATCHDOG=1", seconds=WATCHDOG_SECONDS)
+        host.send(signal.SIGTERM)
+        manager.wait_for("STOPPING=1")
+        assert host.process.wait(40) == 0
+    finally:
+        host.close()
+
+
+def test_an_abstract_socket_and_a_watchdog_of_another_process() -> None:
+    """Both as sd_notify(3) and sd_watchdog_enabled(3) have them; without a manager nothing is said."""
+    name = f"nptwatch-test-{os.getpid()}"
+    manager = Manager(f"\0{name}")
+    env = {"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "9000000", "WATCHDOG_PID": "1"}
+    notifier = Notifier.of(env)
+    notifier.alive()
+    notifier.status("all\nis well")
+    notifier.status("all\nis well")
+    notifier.ready()
+    manager.wait_for("READY=1")
+    assert manager.got == ["STATUS=all is well", "READY=1"]
+    manager.close()
+    notifier.ready()  # nobody is there any more: not our trouble
+    assert not Notifier.of({}).is_heard
+    Notifier.of({}).ready()
+
+
+def test_pings_come_thrice_in_the_time_that_is_given() -> None:
+    """However often the loop turns."""
+    now = [0.0]
+    name = f"nptwatch-pings-{os.getpid()}"
+    manager = Manager(f"\0{name}")
+    notifier = Notifier(f"@{name}", watchdog_seconds=3.0, clock=lambda: now[0])
+    for turn in range(60):
+        now[0] = turn / 10
+        notifier.alive()
+    notifier.ready()
+    manager.wait_for("READY=1")
+    manager.close()
+    assert manager.got.count("WATCHDOG=1") == 6
