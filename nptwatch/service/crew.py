@@ -25,7 +25,6 @@ from nptwatch.alerts.routing import Router
 from nptwatch.alerts.templates import Texts
 from nptwatch.alerts.watching import Lookout
 from nptwatch.diagnostics.identity import bounds_of
-from nptwatch.errors import DatabaseError
 from nptwatch.exports.exporter import Exporter
 from nptwatch.exports.targets import make_targets
 from nptwatch.health import Health
@@ -59,6 +58,9 @@ LOOKOUT_SECONDS = 15.0
 EXPORT_PATIENCE_SECONDS = 3.0
 """On stop, how long an export that runs may take."""
 
+SUMMARY_SECONDS = 5.0
+"""How old the line that `systemctl status` shows may be."""
+
 log = structlog.get_logger()
 
 
@@ -77,11 +79,19 @@ class Crew:
     Building it connects to the database but starts nothing, so that settings which do not work
     are found out while the crew before still runs.
 
+    Args:
+        is_heard: somebody wants to know its `summary`.
+
     Attributes:
         health: how its helpers are.
+        summary: in a line, how much waits and what was found last.
     """
 
-    def __init__(self, settings: Settings, *, worker_arguments: Sequence[str]) -> None:
+    def __init__(
+        self, settings: Settings, *, worker_arguments: Sequence[str], is_heard: bool = False
+    ) -> None:
+        self._is_heard = is_heard
+        self.summary = "starts"
         require_secrets(settings.channels, env=os.environ)
         digest_channels = chosen_channels(
             "digest.channels", settings.digest.channels, settings.channels
@@ -159,15 +169,12 @@ class Crew:
         if self._web is not None:
             self._web.start()
 
-    def summary(self) -> str:
-        """Say in a line how much waits and what was found last."""
-        try:
-            depth = self._stores.queue.depth()
-            last = self._stores.history.changes(limit=1)
-        except DatabaseError as error:
-            return f"no database: {error}"
+    def _sum_up(self) -> None:
+        self.summary = "no database"
+        depth = self._stores.queue.depth()
+        last = self._stores.history.changes(limit=1)
         queue = f"{depth[JobState.QUEUED]} queued, {depth[JobState.LEASED]} at work"
-        return queue + "".join(f"; {change.run} {change.new}" for change in last)
+        self.summary = queue + "".join(f"; {change.run} {change.new}" for change in last)
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         """Stop everything, workers first; alerts of their last jobs still go out.
@@ -206,6 +213,12 @@ class Crew:
         except Exception:  # outermost of its thread: the daemon sees the dead thread and ends
             log.exception("watcher_failed")
 
+    def _summary_chores(self) -> list[Chore]:
+        """A database that does not answer must not hold up the loop that vouches for the daemon."""
+        if not self._is_heard:
+            return []
+        return [Chore(name="sum_up", do=self._sum_up, every_seconds=SUMMARY_SECONDS)]
+
     def _done(self, turn: Turn) -> None:
         self.health.beat("scheduler")
         self._book.note(turn)
@@ -228,6 +241,7 @@ class Crew:
             Chore(name="watch_runs", do=self._lookout.look, every_seconds=LOOKOUT_SECONDS),
             Chore(name="digest", do=self._digest.turn, every_seconds=LOOK_SECONDS),
             *self._book.chores(),
+            *self._summary_chores(),
             Chore(name="keep", do=self._keeper.turn, every_seconds=KEEPER_SECONDS),
             *(
                 Chore(  # one for each channel: one that hangs holds up no other

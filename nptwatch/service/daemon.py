@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 1.0
 """How soon a dead helper is noticed."""
-
-STATUS_SECONDS = 5.0
-"""How old the line that `systemctl status` shows may be."""
 
 STOP_TAKES_SECONDS = 30.0
 """How much longer than its workers a daemon may take to stop."""
@@ -60,7 +56,6 @@ class Daemon:
         self._worker_arguments = tuple(worker_arguments)
         self._inbox = Inbox()
         self._hung: list[str] = []
-        self._status_due = 0.0
         self._locks = DaemonLocks()
 
     def run(self) -> int:
@@ -90,7 +85,11 @@ class Daemon:
         """Build a crew; locks of a folder or database of before are kept until the end."""
         require_writable(settings.state_dir)
         self._locks.take(lock_paths(settings))
-        return Crew(settings, worker_arguments=self._worker_arguments)
+        return Crew(
+            settings,
+            worker_arguments=self._worker_arguments,
+            is_heard=self._notifier.is_heard,
+        )
 
     def _mind(self, crew: Crew) -> int:
         while True:
@@ -117,10 +116,7 @@ class Daemon:
         elif hung != self._hung:
             log.critical("helper_hangs", helpers=hung)
         self._hung = hung
-        now = time.monotonic()
-        if self._notifier.is_heard and now >= self._status_due:
-            self._status_due = now + STATUS_SECONDS
-            self._notifier.status(f"hung: {', '.join(hung)}" if hung else crew.summary())
+        self._notifier.status(f"hung: {', '.join(hung)}" if hung else crew.summary)
 
     def _stop(self, crew: Crew) -> None:
         self._notifier.stopping()
