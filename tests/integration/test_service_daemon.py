@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -378,6 +381,20 @@ def test_a_second_interrupt_cuts_the_wait_short(place: Place, start: Start) -> N
     assert (job.state, job.attempts) == (JobState.QUEUED, 0)
 
 
+def pause(pid: int, place: Place) -> None:
+    """Stop a process that is in no transaction: it would hold SQLite's lock for as long."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        try:
+            with closing(sqlite3.connect(place.state_dir / "nptwatch.db", timeout=1)) as own:
+                own.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+        else:
+            return
+
+
 def test_a_worker_that_was_silent_too_long_records_nothing(place: Place, start: Start) -> None:
     """A stopped process loses its lease; the one that took over records, the first does not."""
     weights = place.checkpoint(100, do="block", mse=0.08)
@@ -385,7 +402,7 @@ def test_a_worker_that_was_silent_too_long_records_nothing(place: Place, start: 
     daemon.worker_pid(2)
     until(lambda: times_measured(weights) == 1, seconds=LONG)
     silent = int((weights.parent / "measured.log").read_text())
-    os.kill(silent, signal.SIGSTOP)
+    pause(silent, place)
     try:
         until(lambda: times_measured(weights) == 2, seconds=LONG)
         (weights.parent / "go").touch()

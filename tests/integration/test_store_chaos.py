@@ -34,6 +34,8 @@ SEED = int(os.environ.get("NPTWATCH_TEST_SEED") or (secrets.randbelow(10**6) if 
 RUNS = 25
 STEPS = 80 if WHOLE else 10
 WORKERS = 8
+MEASURING_SECONDS = 0.25
+"""How long a measurement takes: most workers are killed in the middle of one."""
 LEASE_SECONDS = 2.0
 PAUSE_SECONDS = 3 * LEASE_SECONDS
 """Longer than the silence after which a worker is written off."""
@@ -158,7 +160,12 @@ def train(place: Place, load: Load) -> list[Path]:
         if len(weights) < RUNS * STEPS and len(weights) < done + AHEAD:
             step = len(weights) // RUNS
             weights += [
-                place.checkpoint(step, run=f"run{run}", mse=MSES[(step + run) % len(MSES)])
+                place.checkpoint(
+                    step,
+                    run=f"run{run}",
+                    mse=MSES[(step + run) % len(MSES)],
+                    seconds=MEASURING_SECONDS,
+                )
                 for run in range(RUNS)
             ]
         if depth[JobState.QUEUED]:
