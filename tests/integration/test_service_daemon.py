@@ -23,7 +23,6 @@ from nptwatch.store.records import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from nptwatch.settings import Settings
 
