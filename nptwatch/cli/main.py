@@ -121,6 +121,9 @@ VERBS = {
     "config": Verb(
         target="config:app", summary="Check the settings, or show those in force.", short=True
     ),
+    "service": Verb(
+        target="service:app", summary="Install the daemon as a service of systemd, or remove it."
+    ),
     "doctor": Verb(
         target="doctor:doctor",
         summary="Look at everything that the daemon needs, and say what to do about it.",
@@ -238,6 +241,7 @@ def nptwatch(
         below = {"config": config}
         names = ["list", "retry", "cancel", "release", "export"]
         names += ["upgrade", "current", "check", "show", "test", "ack", "replay"]
+        names += ["install", "uninstall"]
         ctx.default_map = dict.fromkeys(VERBS, below | dict.fromkeys(names, below))
 
 

@@ -1,4 +1,4 @@
-"""The migrations travel in the wheel, and processes may upgrade at the same time."""
+"""Migrations and units travel in the wheel, and processes may upgrade at the same time."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def test_installed_wheel_can_upgrade(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(site)
+    subprocess.run(
+        [sys.executable, "-m", "nptwatch", "service", "install", "--root", str(tmp_path / "root")],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site), "PATH": ""},
+        check=True,
+    )
+    units = {path.name for path in (tmp_path / "root").rglob("*.service")}
+    assert units == {"nptwatch.service", "nptwatch-worker@.service"}, "they travel in the wheel too"
 
 
 def test_processes_upgrade_at_the_same_time(tmp_path: Path) -> None:

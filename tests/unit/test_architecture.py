@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "web": {"npt", "diagnostics", "store", "watch"},
     "exports": {"npt", "diagnostics", "store", "alerts"},
     "service": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "exports", "web"},
+    "setup": set(),
     "doctor": {"npt", "diagnostics", "store", "watch", "worker", "alerts"},
     "demo": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "service", "cli"},
     "cli": {
@@ -37,6 +38,7 @@ MAY_IMPORT = {
         "service",
         "demo",
         "doctor",
+        "setup",
     },
 }
 """Which packages a package may import beside itself; all may import the shared ground."""
