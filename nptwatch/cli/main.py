@@ -121,6 +121,10 @@ VERBS = {
     "config": Verb(
         target="config:app", summary="Check the settings, or show those in force.", short=True
     ),
+    "init": Verb(
+        target="init:init",
+        summary="Write a first settings file, with every setting explained; ask for what matters.",
+    ),
     "service": Verb(
         target="service:app", summary="Install the daemon as a service of systemd, or remove it."
     ),

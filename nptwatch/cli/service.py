@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -174,11 +173,12 @@ def _perform(steps: list[Step], *, dry_run: bool, nothing: str) -> None:
 
 def _say_next(scope: Scope, config: Path, *, started: bool) -> None:
     """Say what can be typed now."""
+    from nptwatch.setup.program import own_command
     from nptwatch.setup.scope import USER
 
     manager = " ".join(scope.systemctl)
     as_user = "" if scope.is_user else f"sudo -u {USER} "
-    doctor = shlex.join([sys.executable, "-m", "nptwatch", "doctor", "--config", str(config)])
+    doctor = own_command("doctor", "--config", str(config))
     lines = [] if started else [f"{as_user}{doctor}", f"{manager} enable --now nptwatch"]
     lines += [f"{manager} status nptwatch"]
     journal = "journalctl --user --unit" if scope.is_user else "journalctl --unit"

@@ -60,8 +60,11 @@ def found(path: Path, wanted: str) -> Found:
     return Found.OURS if sign[1] == _sum(text[sign.end() :]) else Found.EDITED
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
+def write_whole(path: Path, text: str, *, mode: int = 0o644, keeps_old: bool = False) -> None:
     """Write a file with the folders above it: all of it, or nothing.
+
+    Args:
+        keeps_old: what stands there is renamed first.
 
     Raises:
         ConfigError: that cannot be done.
@@ -73,6 +76,8 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
                 os.fchmod(file.fileno(), mode)
+            if keeps_old:
+                set_aside(path)
             Path(draft).replace(path)
         except BaseException:
             Path(draft).unlink()

@@ -34,11 +34,8 @@ class Write:
 
     def do(self) -> str:
         """Do it; say what was done."""
-        old = self._old()
-        if self.keeps_old:
-            set_aside(self.path)
-        write_whole(self.path, self.text, mode=self.mode)
-        return f"wrote {self.path}{old}"
+        write_whole(self.path, self.text, mode=self.mode, keeps_old=self.keeps_old)
+        return f"wrote {self.path}{self._old()}"
 
     def _old(self) -> str:
         return f" (the old one: {self.path.name}{ASIDE})" if self.keeps_old else ""
