@@ -58,6 +58,7 @@ SHARED_GROUND = {
     "paths",
     "filesystem",
     "logs",
+    "journal",
     "sources",
     "globs",
     "__init__",
