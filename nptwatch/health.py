@@ -20,17 +20,18 @@ class Part:
     Attributes:
         is_alive: its thread, or all its threads, are there.
         silent_seconds: since its last sign of life; None: it gives none.
+        patience_seconds: it hangs when it was silent for longer.
     """
 
     name: str
     is_alive: bool
     silent_seconds: float | None
+    patience_seconds: float
 
     @property
     def is_well(self) -> bool:
         """Whether it lives and gets on."""
-        patience = PATIENCE_SECONDS.get(self.name, float("inf"))
-        return self.is_alive and (self.silent_seconds or 0.0) <= patience
+        return self.is_alive and (self.silent_seconds or 0.0) <= self.patience_seconds
 
 
 class Health:
@@ -39,12 +40,18 @@ class Health:
     Args:
         alive: says of each helper whether its threads are there.
         clock: monotonic seconds.
+        patience: how long each may be silent; who is not named, for ever.
     """
 
     def __init__(
-        self, alive: Mapping[str, Callable[[], bool]], clock: Callable[[], float] = time.monotonic
+        self,
+        alive: Mapping[str, Callable[[], bool]],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        patience: Mapping[str, float] = PATIENCE_SECONDS,
     ) -> None:
         self._alive = dict(alive)
+        self._patience = patience
         self._clock = clock
         self._seen: dict[str, float] = {}
 
@@ -60,6 +67,7 @@ class Health:
                 name=name,
                 is_alive=is_alive(),
                 silent_seconds=now - seen[name] if name in seen else None,
+                patience_seconds=self._patience.get(name, float("inf")),
             )
             for name, is_alive in self._alive.items()
         ]

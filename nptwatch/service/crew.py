@@ -27,7 +27,7 @@ from nptwatch.alerts.watching import Lookout
 from nptwatch.diagnostics.identity import bounds_of
 from nptwatch.exports.exporter import Exporter
 from nptwatch.exports.targets import make_targets
-from nptwatch.health import Health
+from nptwatch.health import PATIENCE_SECONDS, Health
 from nptwatch.service.build import build_keeper, build_watcher, is_sqlite, open_stores
 from nptwatch.service.chore_book import ChoreBook, daemon_name
 from nptwatch.service.digesting import LOOK_SECONDS, Digest
@@ -41,7 +41,7 @@ from nptwatch.store.exporting import Exports
 from nptwatch.store.records import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nptwatch.service.schedule import Turn
     from nptwatch.settings import Settings
@@ -81,6 +81,7 @@ class Crew:
 
     Args:
         is_heard: somebody wants to know its `summary`.
+        patience: how long its helpers may be silent (see Health).
 
     Attributes:
         health: how its helpers are.
@@ -88,7 +89,12 @@ class Crew:
     """
 
     def __init__(
-        self, settings: Settings, *, worker_arguments: Sequence[str], is_heard: bool = False
+        self,
+        settings: Settings,
+        *,
+        worker_arguments: Sequence[str],
+        is_heard: bool = False,
+        patience: Mapping[str, float] = PATIENCE_SECONDS,
     ) -> None:
         self._is_heard = is_heard
         self.summary = "starts"
@@ -149,7 +155,8 @@ class Crew:
                 "watcher": self._watch_thread.is_alive,
                 "workers": self._supervisor.is_alive,
                 "scheduler": self._schedule.is_alive,
-            }
+            },
+            patience=patience,
         )
         self._web = build_web(
             settings, self._stores, self._watcher, self.health, self._book.records
@@ -163,6 +170,8 @@ class Crew:
             database=self._stores.database.safe_url,
             workers=self._settings.worker.count,
         )
+        for helper in ("watcher", "scheduler"):
+            self.health.beat(helper)  # one that hangs before its first sign of life hangs too
         self._supervisor.start()
         self._watch_thread.start()
         self._schedule.start()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from nptwatch.errors import NptwatchError
+from nptwatch.health import PATIENCE_SECONDS
 from nptwatch.service.build import require_writable
 from nptwatch.service.crew import Crew, lock_paths
 from nptwatch.service.inbox import Inbox
@@ -16,7 +17,7 @@ from nptwatch.service.lock import DaemonLocks
 from nptwatch.service.systemd import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nptwatch.settings import Settings
 
@@ -40,6 +41,7 @@ class Daemon:
         loader: reads the settings again for SIGHUP; None: SIGHUP starts the crew anew as it is.
         worker_arguments: more of the workers' command line; for tests (see worker_main).
         notifier: tells the service manager; None: whoever the environment names.
+        patience: how long helpers may be silent; for tests (see Health).
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Daemon:
         loader: Callable[[], Settings] | None = None,
         worker_arguments: Sequence[str] = (),
         notifier: Notifier | None = None,
+        patience: Mapping[str, float] = PATIENCE_SECONDS,
     ) -> None:
         self._notifier = notifier or Notifier.of(os.environ)
         self._settings = settings
         self._loader = loader
         self._worker_arguments = tuple(worker_arguments)
+        self._patience = patience
         self._inbox = Inbox()
         self._hung: list[str] = []
         self._locks = DaemonLocks()
@@ -89,6 +93,7 @@ class Daemon:
             settings,
             worker_arguments=self._worker_arguments,
             is_heard=self._notifier.is_heard,
+            patience=self._patience,
         )
 
     def _mind(self, crew: Crew) -> int:

@@ -1,4 +1,4 @@
-"""Mounts a file system whose server never answers, in this process's own namespace; runs a command.
+"""Mounts a file system whose server never answers, in a namespace of its own; becomes a command.
 
 FUSE with nobody reading its device: whoever looks below the mount waits, as for a dead NFS server.
 Prints "cannot mount: ..." and ends with 77 where that is not allowed.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 import sys
 
 NO_SUCH_RIGHT = 77
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 
-def main(folder: str, command: list[str]) -> int:
-    """Mount, run, give the command's exit code."""
+def main(folder: str, command: list[str]) -> int:  # noqa: RET503 - it never returns
+    """Mount, and become the command, which holds the mount's device for as long as it lives."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call(name: str, *arguments: object) -> None:
@@ -30,10 +29,11 @@ def main(folder: str, command: list[str]) -> int:
         device = os.open("/dev/fuse", os.O_RDWR)
         options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
         call("mount", b"hung", os.fsencode(folder), b"fuse", 0, options)
+        os.set_inheritable(device, True)
     except OSError as error:
         print(f"cannot mount: {error}")
         return NO_SUCH_RIGHT
-    return subprocess.run(command, check=False).returncode
+    os.execvp(command[0], command)  # noqa: S606 - it takes this process's place
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from nptwatch.service.handover import dump_settings
 from nptwatch.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nptwatch.store.records import HistoryRow, JobRow
 
 HERE = Path(__file__).parent
@@ -107,11 +109,17 @@ def is_running(pid: int) -> bool:
 
 
 class Service:
-    """A long-running process that is given settings in a file, with its log."""
+    """A long-running process that is given settings in a file, with its log.
+
+    Args:
+        before: a command that starts the process, as `nice` does.
+    """
 
     name: ClassVar[str]
 
-    def __init__(self, place: Place, settings: Settings, *arguments: str) -> None:
+    def __init__(
+        self, place: Place, settings: Settings, *arguments: str, before: Sequence[str] = ()
+    ) -> None:
         folder = place.state_dir.parent
         self.config = folder / f"{self.name}.json"
         self.write(settings)
@@ -120,7 +128,13 @@ class Service:
         path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(HERE / f"{self.name}_process.py"), self.config, *arguments],
+                [
+                    *before,
+                    sys.executable,
+                    HERE / f"{self.name}_process.py",
+                    self.config,
+                    *arguments,
+                ],
                 stderr=log,
                 env=os.environ | {"PYTHONPATH": path},
             )
@@ -174,8 +188,15 @@ class DaemonProcess(Service):
 
     name = "daemon"
 
-    def __init__(self, place: Place, settings: Settings, *, diagnoser: str = DIAGNOSER) -> None:
-        super().__init__(place, settings, diagnoser)
+    def __init__(
+        self,
+        place: Place,
+        settings: Settings,
+        *more: str,
+        diagnoser: str = DIAGNOSER,
+        before: Sequence[str] = (),
+    ) -> None:
+        super().__init__(place, settings, diagnoser, *more, before=before)
 
 
 class HostProcess(Service):

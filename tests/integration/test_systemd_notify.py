@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +20,9 @@ from nptwatch.store.records import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+HUNG = Path(__file__).parents[1] / "acceptance/hung_mount.py"
+CANNOT_MOUNT = 77
 
 WATCHDOG_SECONDS = 3.0
 QUIET_SECONDS = 3.0
@@ -117,6 +122,37 @@ def test_a_daemon_that_hangs_is_silent(place: Place, manager: Manager) -> None:
         assert daemon.stop() == 0
     finally:
         daemon.close()
+
+
+def test_a_helper_that_hangs_is_not_hidden(place: Place, manager: Manager) -> None:
+    """The loop turns on, and vouches no longer: its watcher waits for a server that is dead."""
+    dead = place.root / "dead"
+    dead.mkdir()
+    before = (sys.executable, str(HUNG), str(dead))
+    daemon = DaemonProcess(place, place.settings(), "1.0", before=before)
+    try:
+        if (ended := ends(daemon.process, seconds=0.5)) is not None:
+            assert ended == CANNOT_MOUNT
+            pytest.skip("a file system of one's own cannot be mounted here")
+        manager.wait_for("READY=1")
+        manager.wait_for("STATUS=hung: watcher")
+        assert daemon.wait_for("helper_hangs")["helpers"] == ["watcher"]
+        manager.drain()
+        with pytest.raises(TimeoutError):
+            manager.wait_for("", seconds=QUIET_SECONDS)
+        assert daemon.process.poll() is None
+        daemon.send(signal.SIGABRT)  # as systemd does then
+        assert daemon.process.wait(40) == -signal.SIGABRT
+    finally:
+        daemon.close()
+
+
+def ends(process: subprocess.Popen[bytes], *, seconds: float) -> int | None:
+    """Give the exit code of a process that ends soon."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def stopped(pid: int) -> bool:
