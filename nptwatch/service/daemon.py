@@ -125,8 +125,12 @@ class Daemon:
 
     def _stop(self, crew: Crew) -> None:
         self._notifier.stopping()
-        self._notifier.busy(self._settings.worker.shutdown_seconds + STOP_TAKES_SECONDS)
+        self._ask_for_time()
         crew.stop(self._hurry)
+
+    def _ask_for_time(self) -> None:
+        """Workers may finish a job, and one that loads a base model stops for nobody meanwhile."""
+        self._notifier.busy(self._settings.worker.shutdown_seconds + STOP_TAKES_SECONDS)
 
     def _hurry(self) -> bool:
         """Asked all the while a crew stops: that takes long, and is no hang."""
@@ -136,6 +140,7 @@ class Daemon:
     def _reload(self, crew: Crew) -> Crew:
         """Replace the crew by one with the settings as they are now, if those work."""
         self._notifier.reloading()
+        self._ask_for_time()
         try:
             return self._successor(crew)
         finally:

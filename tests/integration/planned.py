@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +41,13 @@ class PlanDiagnoser:
         self._clock = clock
 
     def base_revision(self, claim: Claim) -> str:
-        """The same base for all; the plan may have loading it end the process."""
+        """The same base for all; the plan may have loading it end the process, or take for ever."""
         plan = Path(claim.paths[0]).with_name("plan.json") if claim.paths else None
-        if plan and json.loads(plan.read_text()).get("base") == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+        match json.loads(plan.read_text()).get("base") if plan else None:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "load":
+                threading.Event().wait()
         return _revision(claim)
 
     def measure(self, claim: Claim, path: Path) -> Measured:

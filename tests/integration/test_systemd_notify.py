@@ -98,6 +98,7 @@ def test_the_daemon_says_how_it_is(place: Place, manager: Manager) -> None:
         message = manager.wait_for("RELOADING=1\n")
         micros = int(message.partition("MONOTONIC_USEC=")[2])
         assert before <= micros / 1e6 <= time.monotonic()
+        manager.wait_for("EXTEND_TIMEOUT_USEC=50000000")
         manager.wait_for("READY=1")
         daemon.send(signal.SIGTERM)
         manager.wait_for("STOPPING=1")
@@ -120,6 +121,27 @@ def test_a_daemon_that_hangs_is_silent(place: Place, manager: Manager) -> None:
         daemon.send(signal.SIGCONT)
         manager.wait_for("WATCHDOG=1", seconds=WATCHDOG_SECONDS)
         assert daemon.stop() == 0
+    finally:
+        daemon.close()
+
+
+def test_a_base_model_that_loads_holds_up_no_start_and_its_time_is_asked_for(
+    place: Place, manager: Manager
+) -> None:
+    """Ready without it; at a stop time is asked for, the watchdog is quiet, and nothing is counted."""
+    place.checkpoint(1, base="load")
+    settings = place.settings(worker={"shutdown_seconds": 2.5})
+    daemon = DaemonProcess(place, settings)
+    try:
+        manager.wait_for("READY=1")
+        until(lambda: [w.state for w in place.stores.workers.rows()] == ["loading"], seconds=30)
+        manager.drain()
+        daemon.send(signal.SIGTERM)
+        manager.wait_for("STOPPING=1")
+        assert manager.wait_for("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=32500000"
+        manager.wait_for("WATCHDOG=1", seconds=WATCHDOG_SECONDS)
+        assert daemon.process.wait(32.5) == 0
+        assert (place.job(1).state, place.job(1).attempts) == (JobState.QUEUED, 0)
     finally:
         daemon.close()
 
