@@ -155,7 +155,7 @@ def _checked(scope: Scope, config: Path) -> Settings:
     settings = settings_for(scope, config)
     if not scope.is_user:
         require_open_program(Path(sys.executable))
-    for remark in remarks(settings, config, is_user=scope.is_user):
+    for remark in remarks(settings, config, scope):
         typer.echo(f"note: {remark}", err=True)
     return settings
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nptwatch.errors import ConfigError
 from nptwatch.setup.owned import Found, found, signed
 from nptwatch.setup.shipped import shipped
-from nptwatch.setup.steps import Run, Step, Write
+from nptwatch.setup.steps import Run, Step, Write, fault_of
 from nptwatch.setup.units import DAEMON, NAMES, unit
 
 if TYPE_CHECKING:
@@ -53,10 +53,9 @@ def installation(scope: Scope, wish: Wish) -> list[Step]:
         )
         for name in NAMES
     }
-    if scope.sysusers is not None:
-        files = {
-            scope.at(scope.sysusers): signed(shipped(f"{scope.kit}/nptwatch.sysusers"))
-        } | files
+    for path, name in ((scope.sysusers, "sysusers"), (scope.tmpfiles, "tmpfiles")):
+        if path is not None:
+            files[scope.at(path)] = signed(shipped(f"{scope.kit}/nptwatch.{name}"))
     states = {path: found(path, text) for path, text in files.items()}
     if not wish.overwrites:
         _require_ours(scope, states)
@@ -97,14 +96,21 @@ def _commands(scope: Scope, wish: Wish, written: set[Path]) -> list[Step]:
     commands: list[tuple[str, ...]] = []
     if scope.sysusers is not None and scope.at(scope.sysusers) in written:
         commands.append(("systemd-sysusers", str(scope.sysusers)))
+    if scope.tmpfiles is not None and scope.at(scope.tmpfiles) in written:
+        commands.append(("systemd-tmpfiles", "--create", str(scope.tmpfiles)))
     if any(path.parent == scope.at(scope.units) for path in written):
         commands.append((*scope.systemctl, "daemon-reload"))
-    if wish.starts:
+    is_new = scope.at(scope.units / DAEMON) in written
+    if wish.starts and (is_new or not _runs(scope)):
         commands.append((*scope.systemctl, "enable", DAEMON))
         # one that runs goes on with what it was started with
-        verb = "restart" if scope.at(scope.units / DAEMON) in written else "start"
-        commands.append((*scope.systemctl, verb, DAEMON))
+        commands.append((*scope.systemctl, "restart" if is_new else "start", DAEMON))
     return [Run(command=command, if_it_fails=_advice(scope, command)) for command in commands]
+
+
+def _runs(scope: Scope) -> bool:
+    asked = ("is-enabled", "is-active")
+    return all(fault_of((*scope.systemctl, verb, "--quiet", DAEMON)) is None for verb in asked)
 
 
 def _advice(scope: Scope, command: tuple[str, ...]) -> str:

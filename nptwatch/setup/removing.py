@@ -60,8 +60,7 @@ def kept(scope: Scope, state: Path) -> Iterator[str]:
 
 def _places(scope: Scope) -> list[Path]:
     paths = [scope.units / name for name in NAMES]
-    if scope.sysusers is not None:
-        paths.append(scope.sysusers)
+    paths += [path for path in (scope.sysusers, scope.tmpfiles) if path is not None]
     return [scope.at(path) for path in paths]
 
 

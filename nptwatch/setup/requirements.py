@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import nptwatch
 from nptwatch.errors import ConfigError
 from nptwatch.settings import load_settings
+from nptwatch.setup.program import own_command
 from nptwatch.setup.scope import USER
 from nptwatch.setup.steps import fault_of
 
@@ -48,13 +49,12 @@ def settings_for(scope: Scope, config: Path) -> Settings:
         ConfigError: there are none, they do not load, or there is nothing to watch.
     """
     if not config.is_file():
-        sudo = "" if scope.is_user else "sudo "
-        named = "" if config == scope.config else f" --output {config}"
-        raise ConfigError(f"no settings yet at {config}: `{sudo}nptwatch init{named}` writes them")
+        init = own_command("init", "--output", str(config))
+        raise ConfigError(f"no settings yet at {config}: `{init}` writes them")
     try:
         settings = load_settings(config, env=service_environment(scope))
     except ConfigError as error:
-        check = f"`nptwatch config check --config {config}` says whether they do"
+        check = f"`{own_command('config', 'check', '--config', str(config))}` says when they do"
         raise ConfigError(f"{config} does not load: {error}\n{check}") from error
     if not settings.watch.roots:
         raise ConfigError(f"{config} names no directory to watch: set watch.roots")
@@ -96,13 +96,17 @@ def require_open_program(python: Path) -> None:
             )
 
 
-def remarks(settings: Settings, config: Path, *, is_user: bool) -> Iterator[str]:
+def remarks(settings: Settings, config: Path, scope: Scope) -> Iterator[str]:
     """Yield what is odd, and does not keep the service from being installed."""
     for root in settings.watch.roots:
         if not root.is_dir():
             yield f"{root} is not a directory: the service ends until it is there"
-    if is_user:
+    if scope.is_user:
         return
+    for folder in outside(settings, scope):
+        if not folder.is_dir():
+            make = f"install -d --owner {USER} --group {USER} {folder}"
+            yield f"{folder} is not there, and the service cannot make it: `{make}`"
     if (closed := closed_to_others(config)) is not None:
         yield f"{closed} is closed to others: see to it that the user {USER} can read {config}"
     for root in settings.watch.roots:

@@ -27,6 +27,7 @@ class Scope:
         kit: the units' folder below deploy/systemd.
         units: where systemd looks for them.
         sysusers: what makes the user; None: it is there.
+        tmpfiles: what makes the state folder; None: the daemon does.
         config: the settings file.
         state: the state folder where the settings name none.
         caches: what else the service writes.
@@ -36,6 +37,7 @@ class Scope:
     kit: str
     units: Path
     sysusers: Path | None
+    tmpfiles: Path | None
     environment: Path
     config: Path
     state: Path
@@ -64,6 +66,7 @@ def machine(root: Path = Path("/")) -> Scope:
         kit="deploy/systemd",
         units=Path("/etc/systemd/system"),
         sysusers=Path("/etc/sysusers.d/nptwatch.conf"),
+        tmpfiles=Path("/etc/tmpfiles.d/nptwatch.conf"),
         environment=etc / "environment",
         config=etc / "config.toml",
         state=STATE,
@@ -80,6 +83,7 @@ def personal(env: Mapping[str, str]) -> Scope:
         kit="deploy/systemd/user",
         units=config / "systemd/user",
         sysusers=None,
+        tmpfiles=None,
         environment=config / "nptwatch/environment",
         config=config / "nptwatch/config.toml",
         state=default_state_dir(env),

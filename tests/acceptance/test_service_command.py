@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from nptwatch.cli.main import main
 from nptwatch.setup.installing import Wish, installation
-from nptwatch.setup.requirements import closed_to_others, outside, settings_for
+from nptwatch.setup.requirements import closed_to_others, outside, remarks, settings_for
 from nptwatch.setup.scope import machine, personal
 from nptwatch.setup.units import DAEMON, NAMES, WORKER
 
@@ -48,11 +49,11 @@ class Home:
         return self.config.with_name("environment")
 
     def calls(self) -> list[str]:
-        """Give what systemctl was told since it was last asked for, but for whether it answers."""
+        """Give what systemctl was told since it was last asked for; questions are left out."""
         log = self.folder / "calls"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
-        return [line for line in lines if "show" not in line]
+        return [line for line in lines if not re.search(r" (show|is-\w+) ", line)]
 
 
 @pytest.fixture
@@ -112,11 +113,18 @@ def test_installing_twice_changes_nothing(home: Home, capsys: pytest.CaptureFixt
     assert (home.calls(), snapshot(home.folder)) == ([], before)
 
 
-def test_now_starts_and_restarts(home: Home) -> None:
+def test_now_starts_and_restarts(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A new service is started; one whose unit changed is started anew; one that runs goes on."""
     assert install("--now") == 0
     enable = f"--user enable {DAEMON}"
     assert home.calls() == [RELOAD, enable, f"--user restart {DAEMON}"]
+    capsys.readouterr()
+    assert install("--now") == 0
+    assert home.calls() == []
+    assert "nothing to do" in capsys.readouterr().out
+    monkeypatch.setenv("REFUSED", "is-active")
     assert install("--now") == 0
     assert home.calls() == [enable, f"--user start {DAEMON}"]
     other = home.config.rename(home.config.with_name("other.toml"))
@@ -236,7 +244,7 @@ def test_uninstalling_leaves_what_people_wrote(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "`nptwatch init` writes them"),
+        (None, "config.toml` writes them"),
         ("[watch]\nroots = []\n", "names no directory to watch: set watch.roots"),
         ("[watch]\nrots = []\n", "watch.rots"),
     ],
@@ -305,9 +313,11 @@ def test_folders_of_the_settings_are_writable(tmp_path: Path, home: Home) -> Non
         '[exports.jsonl]\nfolder = "/var/lib/nptwatch/x"\n[exports.tensorboard]\nfolder = "/tb"\n'
     )
     scope = machine(tmp_path / "root")
-    writable = outside(settings_for(scope, home.config), scope)
+    settings = settings_for(scope, home.config)
+    writable = outside(settings, scope)
     wish = Wish(python=Path("/opt/n/bin/python"), config=home.config, writable=writable)
-    (unit,) = [step for step in installation(scope, wish) if DAEMON in step.told()][:1]
+    assert any(str(state) in remark for remark in remarks(settings, home.config, scope))
+    unit, *_ = [step for step in installation(scope, wish) if f"/{DAEMON}," in step.told()]
     assert f'\nReadWritePaths=-/run/lock -/tb "-{state}"\n' in unit.told()
 
 
@@ -326,6 +336,7 @@ def test_a_packagers_units_are_as_systemd_wants_them(
     written = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert written == {
         "etc/sysusers.d/nptwatch.conf",
+        "etc/tmpfiles.d/nptwatch.conf",
         "etc/nptwatch/environment",
         *(f"etc/systemd/system/{name}" for name in NAMES),
     }
