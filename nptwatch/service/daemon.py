@@ -15,6 +15,7 @@ from nptwatch.service.crew import Crew, lock_paths
 from nptwatch.service.inbox import Inbox
 from nptwatch.service.lock import DaemonLocks
 from nptwatch.service.systemd import Notifier
+from nptwatch.service.vouching import Voucher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +60,7 @@ class Daemon:
         self._worker_arguments = tuple(worker_arguments)
         self._patience = patience
         self._inbox = Inbox()
-        self._hung: list[str] = []
+        self._voucher = Voucher(self._notifier)
         self._locks = DaemonLocks()
 
     def run(self) -> int:
@@ -111,17 +112,7 @@ class Daemon:
                 self._stop(crew)
                 return HELPER_DIED
             else:
-                self._tell(crew)
-
-    def _tell(self, crew: Crew) -> None:
-        """Let the service manager know how it goes; one that hangs is not vouched for."""
-        hung = crew.health.ill()
-        if not hung:
-            self._notifier.alive()
-        elif hung != self._hung:
-            log.critical("helper_hangs", helpers=hung)
-        self._hung = hung
-        self._notifier.status(f"hung: {', '.join(hung)}" if hung else crew.summary)
+                self._voucher.tell(crew.health, crew.summary)
 
     def _stop(self, crew: Crew) -> None:
         self._notifier.stopping()

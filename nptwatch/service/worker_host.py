@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from nptwatch.health import Health
 from nptwatch.service.inbox import Inbox
 from nptwatch.service.reaper import Reaper
 from nptwatch.service.schedule import Schedule
 from nptwatch.service.systemd import Notifier
+from nptwatch.service.vouching import Voucher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,9 @@ CHECK_SECONDS = 0.25
 
 STOP_TAKES_SECONDS = 30.0
 """How much longer than its workers a host may take to stop."""
+
+PATIENCE_SECONDS = 300.0
+"""All its chores ask the database, which may be slow to say that it is away."""
 
 HELPER_DIED = 1
 """Exit code that makes whatever supervises this start it again."""
@@ -53,18 +58,31 @@ class WorkerHost:
 
     Args:
         max_seconds: stop after so long; None: no limit.
+        patience_seconds: chores of which none ends for so long hang.
     """
 
     def __init__(
-        self, settings: Settings, stores: Stores, team: Team, *, max_seconds: float | None = None
+        self,
+        settings: Settings,
+        stores: Stores,
+        team: Team,
+        *,
+        max_seconds: float | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._database = stores.database.safe_url
         self._team = team
         self._max_seconds = max_seconds
         self._inbox = Inbox()
         # A dead worker's job must come back where no daemon is left to see to it.
-        self._schedule = Schedule(Reaper(stores, settings.worker).chores())
+        chores = Reaper(stores, settings.worker).chores()
+        self._schedule = Schedule(chores, lambda _turn: self._health.beat("scheduler"))
+        self._health = Health(
+            {"workers": team.is_alive, "scheduler": self._schedule.is_alive},
+            patience={"scheduler": patience_seconds},
+        )
         self._notifier = Notifier.of(os.environ)
+        self._voucher = Voucher(self._notifier)
         self._stop_takes_seconds = settings.worker.shutdown_seconds + STOP_TAKES_SECONDS
 
     def run(self) -> int:
@@ -77,6 +95,7 @@ class WorkerHost:
         self._inbox.listen((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         log.info("worker_host_started", database=self._database)
         self._team.start()
+        self._health.beat("scheduler")
         self._schedule.start()
         self._notifier.ready()
         try:
@@ -105,7 +124,7 @@ class WorkerHost:
             if time.monotonic() > deadline:
                 log.info("worker_host_stopping", reason="its time is up")
                 return 0
-            if not (self._team.is_alive() and self._schedule.is_alive()):
-                log.critical("helper_died")
+            if dead := self._health.dead():
+                log.critical("helper_died", helpers=dead)
                 return HELPER_DIED
-            self._notifier.alive()
+            self._voucher.tell(self._health, "at work")

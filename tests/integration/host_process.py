@@ -12,7 +12,7 @@ from nptwatch.logs import configure_logs
 from nptwatch.service.build import Stores, open_stores
 from nptwatch.service.handover import parse_settings
 from nptwatch.service.supervisor import Supervisor
-from nptwatch.service.worker_host import Team, WorkerHost
+from nptwatch.service.worker_host import PATIENCE_SECONDS, Team, WorkerHost
 
 if TYPE_CHECKING:
     from nptwatch.settings import Settings
@@ -27,13 +27,20 @@ def main() -> int:
     parser.add_argument("--until-empty", action="store_true")
     parser.add_argument("--max-seconds", type=float)
     parser.add_argument("--ray", metavar="ADDRESS")
+    parser.add_argument("--patience", type=float, default=PATIENCE_SECONDS)
     arguments = parser.parse_args()
     settings = parse_settings(arguments.settings.read_bytes())
     configure_logs(level=settings.log.level, form="json")
     try:
         stores = open_stores(settings)
         team = make_team(settings, stores, arguments)
-        return WorkerHost(settings, stores, team, max_seconds=arguments.max_seconds).run()
+        return WorkerHost(
+            settings,
+            stores,
+            team,
+            max_seconds=arguments.max_seconds,
+            patience_seconds=arguments.patience,
+        ).run()
     except NptwatchError as error:
         print(error, file=sys.stderr)
         return error.exit_code

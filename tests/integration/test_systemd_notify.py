@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,6 +165,28 @@ def test_a_worker_host_says_how_it_is(place: Place, manager: Manager) -> None:
         assert host.process.wait(40) == 0
     finally:
         host.close()
+
+
+def test_a_worker_hosts_chores_that_hang_are_not_hidden(place: Place, manager: Manager) -> None:
+    """No pings while another process has the database's write lock for long; then they go on."""
+    file = place.stores.database.path
+    assert file is not None
+    patient = place.settings(database={"busy_timeout_seconds": 60.0})
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        host = HostProcess(place, patient, "--patience", "1.5")
+        try:
+            manager.wait_for("STATUS=hung: scheduler")
+            manager.drain()
+            with pytest.raises(TimeoutError):
+                manager.wait_for("", seconds=QUIET_SECONDS)
+            other.execute("ROLLBACK")
+            manager.wait_for("STATUS=at work")
+            manager.wait_for("WATCHDOG=1", seconds=WATCHDOG_SECONDS)
+            assert host.log("helper_hangs")[0]["helpers"] == ["scheduler"]
+            assert host.stop() == 0
+        finally:
+            host.close()
 
 
 def test_an_abstract_socket_and_a_watchdog_of_another_process() -> None:
