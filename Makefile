@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Many tests start processes; each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-watchdog-6 check lint types format bench fuzz chaos clean
+.PHONY: demo test test-watchdog-6 check lint types format bench fuzz chaos tools clean
 
 demo: $(READY)
 	$(BIN)/nptwatch demo
@@ -46,6 +46,14 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python tests/benchmarks/run.py
+
+# Prometheus' own checker for the tests of deploy/, from Debian's archive, without root. Where it
+# cannot be had those tests are skipped, and say so.
+tools: $(READY)
+	test -x $(VENV)/tools/usr/bin/promtool || command -v promtool >/dev/null || { \
+	  mkdir -p $(VENV)/tools && cd $(VENV)/tools && apt-get download prometheus \
+	  && dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb; \
+	} || echo "make tools: promtool cannot be had here" >&2
 
 clean:
 	rm -rf $(VENV) demo-output dist build .mypy_cache .pytest_cache .ruff_cache
