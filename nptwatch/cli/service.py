@@ -177,9 +177,10 @@ def _say_next(scope: Scope, config: Path, *, started: bool) -> None:
     from nptwatch.setup.scope import USER
 
     manager = " ".join(scope.systemctl)
-    as_user = "" if scope.is_user else f"sudo -u {USER} "
+    owner = "--user" if scope.is_user else f"--uid {USER}"
+    alike = f"systemd-run --pipe --wait {owner} --property EnvironmentFile={scope.environment}"
     doctor = own_command("doctor", "--config", str(config))
-    lines = [] if started else [f"{as_user}{doctor}", f"{manager} enable --now nptwatch"]
+    lines = [] if started else [f"{alike} {doctor}", f"{manager} enable --now nptwatch"]
     lines += [f"{manager} status nptwatch"]
     journal = "journalctl --user --unit" if scope.is_user else "journalctl --unit"
     lines += [f"{journal} nptwatch --follow"]

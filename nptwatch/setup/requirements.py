@@ -15,7 +15,7 @@ from nptwatch.setup.scope import USER
 from nptwatch.setup.steps import fault_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from nptwatch.settings import Settings
     from nptwatch.setup.scope import Scope
@@ -67,8 +67,16 @@ def service_environment(scope: Scope) -> dict[str, str]:
     return home | {"STATE_DIRECTORY": str(scope.state)} | _variables(scope.at(scope.environment))
 
 
+def missing_secrets(settings: Settings, env: Mapping[str, str]) -> Iterator[str]:
+    """Yield the variables that channels name and an environment lacks."""
+    for channel in settings.channels.values():
+        for field, value in channel:
+            if field.endswith("_env") and value is not None and not env.get(value):
+                yield value
+
+
 def _variables(path: Path) -> dict[str, str]:
-    """Read an environment file as systemd does, as far as our own variables go."""
+    """Read an environment file as systemd does."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -76,8 +84,8 @@ def _variables(path: Path) -> dict[str, str]:
     pairs = (line.strip().partition("=") for line in lines)
     return {
         name.strip(): value.strip().strip("\"'")
-        for name, _, value in pairs
-        if name.startswith("NPTWATCH_")
+        for name, is_one, value in pairs
+        if is_one and not name.startswith(("#", ";"))
     }
 
 
@@ -101,6 +109,8 @@ def remarks(settings: Settings, config: Path, scope: Scope) -> Iterator[str]:
     for root in settings.watch.roots:
         if not root.is_dir():
             yield f"{root} is not a directory: the service ends until it is there"
+    for variable in missing_secrets(settings, service_environment(scope)):
+        yield f"{variable} is not set in {scope.environment}: the service ends without it"
     if scope.is_user:
         return
     for folder in outside(settings, scope):

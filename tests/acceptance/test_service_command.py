@@ -241,6 +241,19 @@ def test_uninstalling_leaves_what_people_wrote(
     assert drop_in.exists()
 
 
+def test_a_secret_that_is_not_there_is_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    """The service would end without it: the variable and its file are named, until it is set."""
+    home.config.write_text(
+        home.config.read_text() + '[channels.a]\ntype = "apprise"\nurl_env = "MY_URL"\n'
+    )
+    note = f"note: MY_URL is not set in {home.environment}: the service ends without it\n"
+    assert install() == 0
+    assert note in capsys.readouterr().err
+    home.environment.write_text("# MY_URL=x\nMY_URL='ntfy://a?b=c'\n")
+    assert install() == 0
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
