@@ -74,7 +74,7 @@ def init(
     Asks on a terminal for what no flag says. Root writes /etc/nptwatch/config.toml, others
     ~/.config/nptwatch/config.toml. Secrets are not written: it says where they go.
 
-    Example: nptwatch init /data/experiments --base-model meta-llama/Llama-3.2-1B
+    Example: nptwatch init /data/experiments --base-model /data/base
     """
     from nptwatch.setup.first_settings import Choices, first_settings
 
@@ -135,15 +135,21 @@ def _write(text: str, file: Path) -> None:
 
 def _remark(settings: Settings) -> None:
     """Say what the daemon will miss; it may be there when it starts."""
+    from nptwatch.doctor.answering import answering
+
+    if settings.base.model is not None:  # first: it forks, and the other leaves threads behind
+        _remark_on_base(settings)
+    there = answering(settings.watch.roots)
+    for root in settings.watch.roots:
+        if root not in there:
+            typer.echo(f"note: {root} is no directory, or its server does not answer", err=True)
+
+
+def _remark_on_base(settings: Settings) -> None:
     from nptwatch.doctor.bounded import Check, findings_of
     from nptwatch.doctor.finding import Mark
     from nptwatch.doctor.models import can_be_had
 
-    for root in settings.watch.roots:
-        if not root.is_dir():
-            typer.echo(f"note: {root} is not a directory", err=True)
-    if settings.base.model is None:
-        return
     check = Check(
         name=f"base model {settings.base.model}",
         run=partial(can_be_had, settings),

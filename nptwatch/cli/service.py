@@ -144,6 +144,7 @@ def _require_root(scope: Scope, *, dry_run: bool) -> None:
 
 def _checked(scope: Scope, config: Path) -> Settings:
     """Look at all that the service needs before anything is written; say what is odd."""
+    from nptwatch.doctor.answering import answering
     from nptwatch.setup.requirements import (
         remarks,
         require_open_program,
@@ -155,7 +156,8 @@ def _checked(scope: Scope, config: Path) -> Settings:
     settings = settings_for(scope, config)
     if not scope.is_user:
         require_open_program(Path(sys.executable))
-    for remark in remarks(settings, config, scope):
+    there = answering(settings.watch.roots)
+    for remark in remarks(settings, config, scope, there=there):
         typer.echo(f"note: {remark}", err=True)
     return settings
 

@@ -15,7 +15,7 @@ from nptwatch.setup.scope import USER
 from nptwatch.setup.steps import fault_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from nptwatch.settings import Settings
     from nptwatch.setup.scope import Scope
@@ -104,11 +104,17 @@ def require_open_program(python: Path) -> None:
             )
 
 
-def remarks(settings: Settings, config: Path, scope: Scope) -> Iterator[str]:
-    """Yield what is odd, and does not keep the service from being installed."""
+def remarks(
+    settings: Settings, config: Path, scope: Scope, *, there: Collection[Path]
+) -> Iterator[str]:
+    """Yield what is odd, and does not keep the service from being installed.
+
+    Args:
+        there: the roots that are directories, and answer.
+    """
     for root in settings.watch.roots:
-        if not root.is_dir():
-            yield f"{root} is not a directory: the service ends until it is there"
+        if root not in there:
+            yield f"{root} is no directory, or its server is away: the service waits for it"
     for variable in missing_secrets(settings, service_environment(scope)):
         yield f"{variable} is not set in {scope.environment}: the service ends without it"
     if scope.is_user:
@@ -119,8 +125,8 @@ def remarks(settings: Settings, config: Path, scope: Scope) -> Iterator[str]:
             yield f"{folder} is not there, and the service cannot make it: `{make}`"
     if (closed := closed_to_others(config)) is not None:
         yield f"{closed} is closed to others: see to it that the user {USER} can read {config}"
-    for root in settings.watch.roots:
-        if root.is_dir() and (closed := closed_to_others(root)) is not None:
+    for root in there:
+        if (closed := closed_to_others(root)) is not None:
             yield (
                 f"{closed} is closed to others: give the service a group that can read it, "
                 "`systemctl edit nptwatch` with SupplementaryGroups= below [Service]"

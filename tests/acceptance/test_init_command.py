@@ -128,7 +128,7 @@ def test_what_is_missing_is_told(folder: Path, capsys: pytest.CaptureFixture[str
     """A root or a base that is not there may come: a note. Nothing to watch, or no setting: an error."""
     assert init("elsewhere", "--base-model", "./no-base") == 0
     said = capsys.readouterr().err
-    assert f"note: {folder}/elsewhere is not a directory\n" in said
+    assert f"note: {folder}/elsewhere is no directory, or its server does not answer\n" in said
     assert f"note: base model {folder}/no-base: " in said
     assert "no such folder" in said
     assert main(["init", "--yes", "--output", "x.toml"]) == 2

@@ -329,7 +329,7 @@ def test_folders_of_the_settings_are_writable(tmp_path: Path, home: Home) -> Non
     settings = settings_for(scope, home.config)
     writable = outside(settings, scope)
     wish = Wish(python=Path("/opt/n/bin/python"), config=home.config, writable=writable)
-    assert any(str(state) in remark for remark in remarks(settings, home.config, scope))
+    assert any(str(state) in remark for remark in remarks(settings, home.config, scope, there=[]))
     unit, *_ = [step for step in installation(scope, wish) if f"/{DAEMON}," in step.told()]
     assert f'\nReadWritePaths=-/run/lock -/tb "-{state}"\n' in unit.told()
 
