@@ -1,15 +1,17 @@
-"""One process of bench_queue.py: takes jobs until there are none, and prints how many.
+"""One process of bench_queue.py: takes jobs until there are none, and prints how many and when.
 
 Usage: python queue_sides.py ours|procrastinate URL NAME claim|work
 
-It says "ready", waits for a line on standard input, and begins. `claim` only takes jobs; `work` ends
-each one as well, as a worker does that measures nothing.
+It says "ready", waits for a line on standard input, and begins. The time that it prints is when it
+found the queue empty, on the clock that all processes share: a process that ends claims nothing.
+`claim` only takes jobs; `work` ends each one as well, as a worker does that measures nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,7 +23,7 @@ def say_ready() -> None:
     sys.stdin.readline()
 
 
-def ours(url: str, name: str, *, work: bool) -> int:
+def ours(url: str, name: str, *, work: bool) -> tuple[int, float]:
     """Take jobs as nptwatch's worker does."""
     from stocking import measured, no_alerts
 
@@ -36,10 +38,10 @@ def ours(url: str, name: str, *, work: bool) -> int:
         taken += 1
         if work:
             queue.finish(claim, name, measured(), no_alerts)
-    return taken
+    return taken, time.monotonic()
 
 
-async def procrastinate(url: str, *, work: bool) -> int:
+async def procrastinate(url: str, *, work: bool) -> tuple[int, float]:
     """Take jobs as procrastinate's worker does."""
     import logging
 
@@ -58,16 +60,17 @@ async def procrastinate(url: str, *, work: bool) -> int:
             taken += 1
             if work:
                 await manager.finish_job(job, Status.SUCCEEDED, delete_job=False)
-    return taken
+    return taken, time.monotonic()
 
 
 def main() -> None:
     """Run a side."""
     side, url, name, what = sys.argv[1:]
     if side == "ours":
-        print(ours(url, name, work=what == "work"), flush=True)
+        taken, ended = ours(url, name, work=what == "work")
     else:
-        print(asyncio.run(procrastinate(url, work=what == "work")), flush=True)
+        taken, ended = asyncio.run(procrastinate(url, work=what == "work"))
+    print(taken, ended, flush=True)
 
 
 if __name__ == "__main__":
