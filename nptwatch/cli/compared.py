@@ -16,7 +16,7 @@ from nptwatch.errors import CheckpointError, ConfigError
 from nptwatch.npt.files import fingerprint
 from nptwatch.service.forecasting import living
 from nptwatch.settings import FULL
-from nptwatch.watch.discovery import run_of
+from nptwatch.watch.sighting import run_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

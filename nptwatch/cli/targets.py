@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from nptwatch.errors import CheckpointDeletedError, LayoutError
 from nptwatch.npt.files import base_model_of, step_of, step_of_folder
-from nptwatch.watch.discovery import Finder, run_of
+from nptwatch.watch.discovery import Finder
+from nptwatch.watch.sighting import run_of
 
 if TYPE_CHECKING:
     from nptwatch.settings import WatchSettings

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from nptwatch.doctor.finding import Finding, fail, ok, warn
 from nptwatch.filesystem import filesystem_of
-from nptwatch.watch.discovery import Finder, unreachable
+from nptwatch.watch.discovery import Finder
+from nptwatch.watch.sighting import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nptwatch.settings import Settings
-    from nptwatch.watch.discovery import Sweep
+    from nptwatch.watch.sweep import Sweep
 
 SKEW_SECONDS: Final = 2.0
 """A smaller difference between clocks is no difference."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import errno
+import math
 import os
 import stat
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nptwatch.globs import PathGlobs
-from nptwatch.npt.files import step_of_folder
 from nptwatch.store.records import SeenFile
-from nptwatch.watch.fresh import renew, stat_now
 from nptwatch.watch.listings import Listings
 from nptwatch.watch.polling import is_below
+from nptwatch.watch.resting import Resting
+from nptwatch.watch.sighting import GONE, is_gone, is_temporary, run_of, signature_of, unreachable
+from nptwatch.watch.sweep import Portion, Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Container
 
     from nptwatch.settings import WatchSettings
     from nptwatch.watch.listings import Listing
@@ -27,40 +27,6 @@ _NEVER_WEIGHTS: Final = frozenset(
     {"training_state.pt", "multi_layer_state.pt", "optimizer.pt", "scheduler.pt"}
 )
 """Written beside the weights; never taken for them, whatever the globs say."""
-
-_MUTABLE_FOLDERS: Final = frozenset({"final", "best"})
-_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
-
-
-@dataclass(slots=True, kw_only=True)
-class Sweep:
-    """What one walk below a root found.
-
-    Attributes:
-        root: real path.
-        unreachable: why the root could not be listed; None when it was.
-        files: weights files by real path.
-        folders: how many were listed.
-        unlisted: real paths of folders below the root that could not be listed.
-        links: real path to path below the root, of every symlinked folder that was followed.
-        mounts: real paths of folders below the root at which another file system begins.
-        skipped: weights files and folders left out, with the reason.
-    """
-
-    root: str
-    unreachable: str | None = None
-    files: dict[str, SeenFile] = field(default_factory=dict)
-    folders: int = 0
-    unlisted: list[str] = field(default_factory=list)
-    links: dict[str, str] = field(default_factory=dict)
-    mounts: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def state(self) -> int:
-        """A number that differs, in all likelihood, where what was found does."""
-        signatures = frozenset((file.path, file.signature) for file in self.files.values())
-        return hash((self.folders, signatures))
 
 
 def everything(_path: str) -> bool:
@@ -96,28 +62,51 @@ class Finder:
         self._exclude = PathGlobs(settings.exclude)
         self._links: dict[str, str] = {}
         self._listings = Listings(self._reason_against)
+        self._resting = Resting()
+        self._to_wake: set[str] = set()
+        self._looked_at_all = 0
         self._runs: dict[tuple[str, str], tuple[str, str]] = {}
 
     def roots(self) -> tuple[str, ...]:
         """Real paths of the roots, in the order of the settings, each once."""
         return tuple(dict.fromkeys(os.path.realpath(root) for root in self._settings.roots))
 
-    def sweep(self) -> list[Sweep]:
-        """Walk all roots; a folder or file that two of them reach belongs to the first."""
+    def sweep(
+        self,
+        *,
+        at_most: float = math.inf,
+        tracked: Container[str] = (),
+        goes_on: bool = False,
+    ) -> list[Sweep]:
+        """Walk all roots; a folder or file that two of them reach belongs to the first.
+
+        Args:
+            at_most: end the walk early after so many files that are not tracked: the rest is found
+                by further sweeps, once these are tracked or at rest.
+            tracked: real paths.
+            goes_on: the sweep before ended early; what is at rest is not looked at again.
+        """
         visited: set[tuple[int, int]] = set()
         claimed: set[str] = set()
+        portion = Portion(at_most, tracked, goes_on)
         self._listings.begin_sweep()
+        if not goes_on:
+            self._looked_at_all = self._listings.sweeps
         self._runs.clear()
         sweeps = []
         for root in self.roots():
             sweep = Sweep(root=root, unreachable=unreachable(root))
             if sweep.unreachable is None:
-                self._walk(sweep, visited)
+                self._walk(sweep, visited, portion)
+                if not sweep.is_partial:
+                    self._find_missing(sweep, self._resting.unseen(root, self._looked_at_all))
             for path in claimed & sweep.files.keys():
                 del sweep.files[path]
             claimed |= sweep.files.keys()
             sweeps.append(sweep)
-        self._links = {real: path for sweep in sweeps for real, path in sweep.links.items()}
+        links = {real: path for sweep in sweeps for real, path in sweep.links.items()}
+        is_partial = any(sweep.is_partial for sweep in sweeps)
+        self._links = self._links | links if is_partial else links
         return sweeps
 
     def look_in(self, folder: str, *, deep: bool) -> Sweep:
@@ -135,8 +124,41 @@ class Finder:
         if relative != "." and not self._is_open(relative):
             return sweep
         self._runs.clear()
-        self._walk(sweep, set(), start=logical, deep=deep)
+        if folder in self._resting:
+            self._wake(sweep, folder)
+        self._walk(sweep, set(), Portion(), start=logical, deep=deep)
+        if not sweep.folders:
+            self._find_missing(sweep, self._resting.below(folder))
         return sweep
+
+    def rest(self, file: SeenFile) -> bool:
+        """Say no more of a file until it or its folder changes.
+
+        Returns:
+            False: its folder is to be walked each time, for what else there is or because the file
+            system keeps no times; or the file is not as it was last seen.
+        """
+        folder = file.path.rpartition("/")[0]
+        if folder in self._resting:
+            return False
+        listing = self._listings.remembered(folder)
+        if listing is None or listing.real != folder or not listing.is_checkpoint:
+            return False
+        (seen,) = listing.seen
+        if seen is None or (seen.path, seen.signature) != (file.path, file.signature):
+            return False
+        self._resting.add(folder, listing, seen, self._listings.sweeps)
+        self._listings.forget(folder)
+        return True
+
+    def wake(self, run_path: str) -> None:
+        """Have the next sweep tell of all files of a run."""
+        self._to_wake.update(self._resting.of_run(run_path))
+
+    @property
+    def resting(self) -> int:
+        """Number of files at rest."""
+        return len(self._resting)
 
     def is_of_interest(self, name: str) -> bool:
         """Say whether an event on a file of this name can make a checkpoint whole."""
@@ -167,6 +189,7 @@ class Finder:
         self,
         sweep: Sweep,
         visited: set[tuple[int, int]],
+        portion: Portion,
         *,
         start: str | None = None,
         deep: bool = True,
@@ -176,12 +199,13 @@ class Finder:
         linked_folders: list[str] = []
         linked_files: list[str] = []
         while folders or linked_folders:
-            if folders:
-                folder, real, device = folders.pop()
-            else:
-                folder, device = linked_folders.pop(), None
-                real = os.path.realpath(folder)
-                sweep.links[real] = folder
+            if portion.room <= 0:
+                sweep.is_partial = True
+                break
+            if not folders:
+                folders = self._linked(sweep, linked_folders.pop())
+                continue
+            folder, real, device = folders.pop()
             listing = self._listing(sweep, folder, real, visited)
             if listing is None:
                 continue
@@ -190,18 +214,67 @@ class Finder:
             for name, reason in listing.skipped:
                 sweep.skipped[f"{folder}/{name}"] = reason
             if deep:
+                at_rest = self._at_rest(sweep, portion, folder)
                 folders += [
-                    (*_below(folder, real, name), listing.device) for name in listing.folders
+                    (*_below(folder, real, name), listing.device)
+                    for name in listing.folders
+                    if name not in at_rest
                 ]
                 linked_folders += [f"{folder}/{name}" for name in listing.links]
             linked_files += [f"{folder}/{name}" for name in listing.linked_files]
             if listing.files:
                 listing.seen = tuple(
-                    self._add(sweep, *_below(folder, real, name), before)
+                    self._add(sweep, portion, *_below(folder, real, name), before)
                     for name, before in zip(listing.files, listing.seen, strict=True)
                 )
         for path in linked_files:
-            self._add(sweep, path, os.path.realpath(path), None)
+            self._add(sweep, portion, path, os.path.realpath(path), None)
+
+    def _linked(self, sweep: Sweep, folder: str) -> list[tuple[str, str, int | None]]:
+        """Give what a symlink to a folder leads to, to be walked; nothing where that rests."""
+        real = os.path.realpath(folder)
+        if real in self._resting:
+            return []
+        sweep.links[real] = folder
+        return [(folder, real, None)]
+
+    def _at_rest(self, sweep: Sweep, portion: Portion, parent: str) -> Collection[str]:
+        """Give the names of what rests in a folder; wake what is not as it was."""
+        if not portion.goes_on:
+            self._on_folder()
+            changed = set(self._resting.changed_in(parent, self._listings.sweeps))
+            if self._to_wake or self._listings.is_anew:
+                changed.update(
+                    name
+                    for name in self._resting.names_in(parent)
+                    if f"{parent}/{name}" in self._to_wake
+                    or (self._listings.is_anew and not self._is_listed_so(sweep, parent, name))
+                )
+            for name in changed:
+                self._wake(sweep, f"{parent}/{name}")
+        return self._resting.names_in(parent)
+
+    def _wake(self, sweep: Sweep, folder: str) -> None:
+        path, signature = self._resting.drop(folder)
+        sweep.woken[path] = signature
+        self._to_wake.discard(folder)
+
+    def _is_listed_so(self, sweep: Sweep, parent: str, name: str) -> bool:
+        """Read a folder at rest: it might have changed without its time."""
+        folder = f"{parent}/{name}"
+        try:
+            found = os.stat(folder)  # noqa: PTH116 - as everywhere here
+            listing = self._listings.of(folder, folder, sweep.root, found)
+        except OSError:
+            return False
+        self._listings.forget(folder)
+        return listing.is_checkpoint and self._resting.holds(f"{folder}/{listing.files[0]}")
+
+    def _find_missing(self, sweep: Sweep, unseen: list[str]) -> None:
+        """Wake what a walk did not come by, if it is gone indeed: not if its root is away."""
+        if unseen and unreachable(sweep.root) is None:
+            for folder in filter(is_gone, unseen):
+                self._wake(sweep, folder)
 
     def _listing(
         self, sweep: Sweep, folder: str, real: str, visited: set[tuple[int, int]]
@@ -217,7 +290,7 @@ class Finder:
             listing = self._listings.of(folder, real, sweep.root, found)
         except OSError as exc:
             self._listings.forget(folder)
-            if exc.errno not in _GONE:  # not gone, but not to be listed now: its files stay known
+            if exc.errno not in GONE:  # not gone, but not to be listed now: its files stay known
                 sweep.unlisted.append(os.path.realpath(folder))
                 sweep.skipped[folder] = f"cannot be listed: {exc.strerror}"
             return None
@@ -236,9 +309,11 @@ class Finder:
             return "not included by watch.include"
         return None
 
-    def _add(self, sweep: Sweep, path: str, real: str, before: SeenFile | None) -> SeenFile | None:
+    def _add(
+        self, sweep: Sweep, portion: Portion, path: str, real: str, before: SeenFile | None
+    ) -> SeenFile | None:
         """Record a weights file under its real path, its run by where it was found."""
-        if real in sweep.files:
+        if real in sweep.files or self._resting.holds(real):
             return before
         try:
             found = os.stat(real)  # noqa: PTH116 - for every file of a large tree
@@ -246,13 +321,15 @@ class Finder:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        signature = _signature(found)
+        signature = signature_of(found)
         if before is None or (before.signature, before.path) != (signature, real):
             before = self._seen(sweep, path, real, found)
         if not (self._is_named(real) and self._is_named(before.run_path)):
             sweep.skipped[path] = f"{real} has no name in the database: add it to path_map"
             return before
         sweep.files[real] = before
+        if real not in portion.tracked:
+            portion.room -= 1
         return before
 
     def _seen(self, sweep: Sweep, path: str, real: str, found: os.stat_result) -> SeenFile:
@@ -267,70 +344,10 @@ class Finder:
             run_name=run_name,
             root=sweep.root,
             path=real,
-            signature=_signature(found),
+            signature=signature_of(found),
             mtime_ns=found.st_mtime_ns,
             size_bytes=found.st_size,
         )
-
-
-def is_temporary(name: str) -> bool:
-    """Say whether a file or folder of this name is hidden or being put together."""
-    return name.startswith(".") or name.endswith(".tmp")
-
-
-def unreachable(root: str) -> str | None:
-    """Why a root cannot be listed; an empty one counts, as a share that is not mounted is empty."""
-    try:
-        with os.scandir(root) as listing:
-            return None if any(True for _ in listing) else "it is empty"
-    except OSError as exc:
-        return exc.strerror or str(exc)
-
-
-def is_gone(path: str) -> bool:
-    """Say whether a path is really absent, rather than not to be reached at the moment."""
-    renew(Path(path).parent)
-    try:
-        Path(path).stat()
-    except OSError as exc:
-        return exc.errno in _GONE
-    return False
-
-
-def seen_again(file: SeenFile) -> tuple[SeenFile, os.stat_result]:
-    """Look at a file again.
-
-    Raises:
-        OSError: it cannot be reached.
-    """
-    found = stat_now(Path(file.path))
-    again = replace(
-        file,
-        signature=_signature(found),
-        mtime_ns=found.st_mtime_ns,
-        size_bytes=found.st_size,
-    )
-    return again, found
-
-
-def run_of(path: str) -> str:
-    """Directory of the run that a weights file belongs to.
-
-    `<run>/checkpoints/<name>/file`, `<run>/checkpoint-<n>/file`, `<run>/final/file` and
-    `<run>/file` are of `<run>`.
-    """
-    folder = path.rpartition("/")[0]  # no pathlib: for every file of a large tree
-    above, _, name = folder.rpartition("/")
-    run, _, holder = above.rpartition("/")
-    if holder == "checkpoints":
-        return run or "/"
-    if name in _MUTABLE_FOLDERS or step_of_folder(Path(path)) is not None:
-        return above or "/"
-    return (above if name == "checkpoints" else folder) or "/"
-
-
-def _signature(found: os.stat_result) -> str:
-    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
 def _below(folder: str, real: str, name: str) -> tuple[str, str]:

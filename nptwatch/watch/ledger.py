@@ -34,11 +34,6 @@ class Ledger:
             self._known[file.path] = file
             self._known_roots[file.path] = root
 
-    def root_of(self, path: str) -> str | None:
-        """Return the root that a tracked or known path belongs to."""
-        track = self.tracks.get(path)
-        return track.file.root if track is not None else self._known_roots.get(path)
-
     def saw(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
         """Take a sighting.
 
@@ -95,9 +90,22 @@ class Ledger:
         self._known.pop(path, None)
         self._known_roots.pop(path, None)
 
-    def paths(self) -> set[str]:
-        """Return every path that is tracked or known to the database."""
-        return self.tracks.keys() | self._known.keys()
+    def settled(self) -> list[Track]:
+        """Return the whole files that nothing is waited for."""
+        return [t for t in self.tracks.values() if t.state is FileState.WHOLE and t.due is None]
+
+    @property
+    def unsettled(self) -> int:
+        """Number of files that are not whole yet."""
+        return sum(t.state is FileState.SETTLING for t in self.tracks.values())
+
+    def let_rest(self, path: str) -> None:
+        """Drop a whole file: should it change, it is as good as new."""
+        del self.tracks[path]
+
+    def paths(self) -> dict[str, str]:
+        """Return the root of every path that is tracked or known to the database."""
+        return self._known_roots | {path: t.file.root for path, t in self.tracks.items()}
 
     def _begin(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
         track = Track(file=file, heard=heard)

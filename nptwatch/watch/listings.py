@@ -50,6 +50,12 @@ class Listing:
     linked_files: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Say whether there is one weights file, and nothing else of interest."""
+        more = self.folders or self.links or self.linked_files or self.skipped
+        return len(self.files) == 1 and not more
+
 
 class Listings:
     """Lists folders, and remembers them where the file system keeps a folder's time.
@@ -57,18 +63,26 @@ class Listings:
     Args:
         reason_against: why an entry (path below the root, name, is it a folder) is left out; "" for
             what is simply of no interest, None for what is wanted.
+
+    Attributes:
+        sweeps: how many have begun.
     """
 
     def __init__(self, reason_against: Callable[[str, str, bool], str | None]) -> None:
         self._reason_against = reason_against
         self._known: dict[str, Listing] = {}
         self._devices: dict[int, bool] = {}
-        self._sweeps = 0
+        self.sweeps = 0
+
+    @property
+    def is_anew(self) -> bool:
+        """Say whether in this sweep nothing remembered counts."""
+        return self.sweeps % _LISTED_ANEW == 0
 
     def begin_sweep(self) -> None:
         """Forget everything now and then."""
-        self._sweeps += 1
-        if self._sweeps % _LISTED_ANEW == 0:
+        self.sweeps += 1
+        if self.is_anew:
             self._known.clear()
             self._devices.clear()
 
@@ -104,8 +118,12 @@ class Listings:
             self._known.pop(folder, None)
         return listing
 
+    def remembered(self, folder: str) -> Listing | None:
+        """Give a folder as it was listed last, if that is remembered."""
+        return self._known.get(folder)
+
     def forget(self, folder: str) -> None:
-        """Drop a folder that is gone."""
+        """Drop a folder that is gone, or known otherwise."""
         self._known.pop(folder, None)
 
     def _read(self, folder: str, root: str, listing: Listing) -> None:
@@ -124,7 +142,7 @@ class Listings:
                     if reason:
                         skipped.append((entry.name, reason))
                 elif is_folder:
-                    (links if entry.is_symlink() else folders).append(entry.name)
+                    (links if entry.is_symlink() else folders).append(sys.intern(entry.name))
                 elif entry.is_symlink():
                     linked_files.append(entry.name)
                 else:

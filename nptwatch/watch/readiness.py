@@ -21,8 +21,8 @@ from nptwatch.npt.files import (
     step_of_folder,
 )
 from nptwatch.store.records import FileState, SeenFile
-from nptwatch.watch.discovery import seen_again
 from nptwatch.watch.fresh import renew, stat_now
+from nptwatch.watch.sighting import seen_again
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,6 @@ class Track:
         due: monotonic time of the next look; None when only a change can bring one.
         heard: an event spoke of it since it began to settle.
         noted: the state and reason that the database has.
-        config: stamp of the run's config.json when the base was read; None: not read yet.
     """
 
     file: SeenFile
@@ -115,7 +114,6 @@ class Track:
     due: float | None = None
     heard: bool = False
     noted: tuple[FileState, str] | None = None
-    config: str | None = None
 
     def take(self, look: Look) -> float:
         """Remember a look; return for how long the file has looked like this (seconds)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ class Registrar:
     """Writes notes, admissions and deletions; every method may raise DatabaseError.
 
     Args:
-        name_seconds: for how long a checkpoint whose base nobody names is asked for it again.
+        name_seconds: for how long a new checkpoint whose base nobody names is asked for it again.
         on_queued: called after a job was queued.
         min_gpu_mib: GPU memory that jobs of a run (its name) and base need.
     """
@@ -54,7 +54,9 @@ class Registrar:
         self._on_queued = on_queued
         self._min_gpu_mib = min_gpu_mib
         self._nameless: dict[str, float] = {}
-        self._again: deque[Track] = deque()
+        self._again: dict[str, Track] = {}
+        self._configs: dict[str, str] = {}
+        self._renamed: set[str] = set()
         self.counts: Counter[str] = Counter()
 
     def known_files(self, root: str) -> dict[str, KnownFile]:
@@ -95,7 +97,7 @@ class Registrar:
         """Read beside a file what its step and base are."""
         file = track.file
         path = Path(file.path)
-        track.config = config_stamp(file.run_path)
+        self._note_config(file.run_path)
         base_model = base_model_of(path, Path(file.run_path))
         return WholeFile(
             file=file,
@@ -108,21 +110,27 @@ class Registrar:
     def gone(self, paths: Collection[str]) -> None:
         """Store that files were deleted."""
         closed = self._catalog.gone(paths)
+        for path in paths:
+            self._again.pop(path, None)
         self.counts["gone"] += len(paths)
         log.info("checkpoints_deleted", files=len(paths), jobs_closed=closed, first=min(paths))
 
     def confirm_later(self, track: Track) -> None:
         """Have a file that is known as whole admitted again: the request may be another now."""
-        self._again.append(track)
+        self._again[track.file.path] = track
 
     @property
-    def has_more(self) -> bool:
-        """Say whether `confirm_next` has something to do."""
-        return bool(self._again)
+    def to_confirm(self) -> int:
+        """How many files `confirm_next` has to admit."""
+        return len(self._again)
+
+    def awaits(self, path: str) -> bool:
+        """Say whether a file that is known as whole is not done with yet."""
+        return path in self._again or path in self._nameless
 
     def confirm_next(self) -> None:
         """Admit the next files to confirm, a batch of them."""
-        batch = list(islice(self._again, BATCH))
+        batch = list(islice(self._again.values(), BATCH))
         self.admit(
             [
                 (track, track.fingerprint)
@@ -130,8 +138,8 @@ class Registrar:
                 if track.state is FileState.WHOLE and track.fingerprint is not None
             ]
         )
-        for _ in batch:
-            self._again.popleft()
+        for track in batch:
+            self._again.pop(track.file.path, None)
 
     def retry_nameless(self, tracks: dict[str, Track]) -> None:
         """Confirm checkpoints whose base is named by now: trainers write config.json last."""
@@ -143,20 +151,27 @@ class Registrar:
             elif base_model_of(Path(path), Path(track.file.run_path)) is not None:
                 self.confirm_later(track)
 
-    def retry_renamed(self, tracks: dict[str, Track]) -> None:
-        """Confirm the checkpoints of runs whose config.json changed: it may name another base."""
-        stamps: dict[str, str] = {}
-        for track in tracks.values():
-            if track.state is not FileState.WHOLE or track.config is None:
-                continue
-            run = track.file.run_path
-            stamp = stamps[run] if run in stamps else stamps.setdefault(run, config_stamp(run))
-            if stamp != track.config:
-                track.config = stamp  # asked for once, however long the database is away
-                self.confirm_later(track)
+    def take_renamed(self) -> set[str]:
+        """Give the runs whose config.json changed since a file was admitted, once.
+
+        It may name another base by now, for all their files.
+        """
+        for run in list(self._configs):
+            self._note_config(run)
+            if not self._configs[run] and not Path(run).exists():
+                del self._configs[run]
+        renamed, self._renamed = self._renamed, set()
+        return renamed
+
+    def _note_config(self, run: str) -> None:
+        stamp = config_stamp(run)
+        if self._configs.setdefault(run, stamp) != stamp:
+            self._configs[run] = stamp
+            self._renamed.add(run)
 
     def _remember_nameless(self, file: SeenFile, base_model: str | None) -> None:
-        if base_model is None:
+        age_seconds = time.time() - file.mtime_ns / 1e9
+        if base_model is None and age_seconds < self._name_seconds:
             self._nameless.setdefault(file.path, time.monotonic() + self._name_seconds)
         else:
             self._nameless.pop(file.path, None)

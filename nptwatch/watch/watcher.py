@@ -6,6 +6,7 @@ has it, so that a lost database is retried and nothing is forgotten.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -17,23 +18,24 @@ import structlog
 
 from nptwatch.errors import CheckpointDeletedError, DatabaseError
 from nptwatch.store.records import Admission, FileState
-from nptwatch.watch.discovery import Finder, everything, is_gone, nothing, unreachable
+from nptwatch.watch.discovery import Finder, everything, nothing
 from nptwatch.watch.ledger import Ledger
 from nptwatch.watch.mailbox import Mailbox
 from nptwatch.watch.readiness import decide, look_at, patience_of
 from nptwatch.watch.registrar import BATCH, Registrar, no_minimum
+from nptwatch.watch.sighting import is_gone, unreachable
 from nptwatch.watch.survey import Action, Verdict, survey
 from nptwatch.watch.waking import make_waking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from nptwatch.settings import WatchSettings
     from nptwatch.store.catalog import Catalog
     from nptwatch.store.records import Request, SeenFile
-    from nptwatch.watch.discovery import Sweep
     from nptwatch.watch.readiness import Look, Track
+    from nptwatch.watch.sweep import Sweep
 
 __all__ = ["Action", "ScanReport", "Verdict", "Watcher", "survey"]
 
@@ -46,6 +48,8 @@ _LATE_EVENT_SECONDS: Final = 2.0
 _UNASKED: Final = 1.25
 """A scan that nobody asked for is due after so many `rescan_seconds`. The daemon's chore asks every
 `rescan_seconds`; the watcher does not rely on it, and does not scan twice either."""
+_PORTION: Final = 2_500
+"""So many new files are taken in at a time, that a tree of a group's last years fits in memory."""
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 
@@ -141,6 +145,7 @@ class Watcher:
         self._watched: tuple[str, ...] = ()
         self._unreachable: dict[str, str] = {}
         self._next_scan = 0.0
+        self._is_partial = False
         self._whole: list[tuple[Track, Look]] = []
 
     def run(self, stop: threading.Event) -> None:
@@ -183,7 +188,7 @@ class Watcher:
                 self._look(track)
             self._flush_whole()
         self._flush_gone()
-        while self._registrar.has_more:
+        while self._registrar.to_confirm:
             self._registrar.confirm_next()
         states = Counter(track.state for track in self._ledger.tracks.values())
         return ScanReport(
@@ -202,13 +207,19 @@ class Watcher:
     def _turn(self, stop: threading.Event) -> None:
         self._restore()
         self._take_hints()
-        if time.monotonic() >= self._next_scan:
-            self._scan()
+        if time.monotonic() >= self._next_scan or self._wants_more():
+            self._scan(at_most=_PORTION)
             self._waking.scanned()
         self._waking.poll(self._poll)
         self._flush_gone()
         self._work(stop)
         self._waking.check(self._watched)
+
+    def _wants_more(self) -> bool:
+        """Say whether files of which a scan did not tell can be taken in by now."""
+        return self._is_partial and (
+            self._ledger.unsettled + self._registrar.to_confirm < _PORTION // 2
+        )
 
     def _sleep_seconds(self) -> float:
         now = time.monotonic()
@@ -218,7 +229,7 @@ class Watcher:
             deadlines.append(track.due)
         if (poll := self._waking.next_poll()) is not None:
             deadlines.append(poll)
-        return 0.0 if self._registrar.has_more else max(0.0, min(deadlines) - now)
+        return 0.0 if self._registrar.to_confirm else max(0.0, min(deadlines) - now)
 
     def _work(self, stop: threading.Event) -> None:
         """Look at what is due, for one slice of time; then confirm what was known at start.
@@ -243,7 +254,7 @@ class Watcher:
                 self._look(track)
             elif self._whole:
                 self._flush_whole()
-            elif self._registrar.has_more:
+            elif self._registrar.to_confirm:
                 self._registrar.confirm_next()
             else:
                 return
@@ -267,11 +278,13 @@ class Watcher:
     def _look_in(self, folder: str, *, deep: bool, heard: bool) -> Sweep:
         sweep = self._finder.look_in(folder, deep=deep)
         for file in sweep.files.values():
-            self._saw(file, heard=heard)
+            self._saw(file, heard=heard or sweep.is_unchanged(file))
         prefix = folder.rstrip("/") + "/"
         tracks = self._ledger.tracks
         for path in [p for p in tracks if p.startswith(prefix) and p not in sweep.files]:
-            self._missed(path)
+            self._missed(path, tracks[path].file.root)
+        for path in sweep.missing:
+            self._missed(path, sweep.root)
         return sweep
 
     # -- scanning ------------------------------------------------------------------------------
@@ -283,30 +296,68 @@ class Watcher:
                 self._ledger.remember(root, self._registrar.known_files(root).values())
                 self._restored.add(root)
 
-    def _scan(self) -> None:
+    def _scan(self, *, at_most: float = math.inf) -> None:
+        """Walk all roots.
+
+        Args:
+            at_most: so many new files; others are left for when these are stored.
+        """
         began = time.monotonic()
-        sweeps = self._finder.sweep()
-        seen: set[str] = set()
+        goes_on = self._is_partial and began < self._next_scan
+        sweeps = self._finder.sweep(at_most=at_most, tracked=self._ledger.tracks, goes_on=goes_on)
+        self._is_partial = any(sweep.is_partial for sweep in sweeps)
         for sweep in sweeps:
             self._log_reachability(sweep)
-            seen |= sweep.files.keys()
             newest_first = sorted(sweep.files.values(), key=lambda f: f.mtime_ns, reverse=True)
             for file in newest_first:
-                self._saw(file, heard=False)
-        for path in self._ledger.paths() - seen:
-            self._missed(path)
-        links = [real for sweep in sweeps for real in sweep.links]
-        mounts = [real for sweep in sweeps for real in sweep.mounts if self._waking.is_polled(real)]
-        self._watched = tuple(dict.fromkeys([*self._finder.roots(), *links, *mounts]))
+                self._saw(file, heard=sweep.is_unchanged(file))
+            for path in sweep.missing:
+                self._missed(path, sweep.root)
+        self._let_rest()
+        if not self._is_partial:
+            self._look_for_missed(sweeps)
+        self._watch_folders(sweeps)
         self._registrar.retry_nameless(self._ledger.tracks)
-        self._registrar.retry_renamed(self._ledger.tracks)
-        self._next_scan = time.monotonic() + _UNASKED * self._settings.rescan_seconds
+        self._retry_renamed()
+        if not goes_on:
+            self._next_scan = time.monotonic() + _UNASKED * self._settings.rescan_seconds
+        files = sum(len(sweep.files) for sweep in sweeps)
         self.last_scan = Scan(
             ended_at=self._clock().timestamp(),
             seconds=time.monotonic() - began,
-            files=len(seen),
+            files=files + self._finder.resting,
         )
-        log.debug("scan_finished", files=len(seen), folders=sum(s.folders for s in sweeps))
+        log.debug("scan_finished", files=files, folders=sum(s.folders for s in sweeps))
+
+    def _let_rest(self) -> None:
+        """Forget of stored files what only one that changes needs."""
+        for track in self._ledger.settled():
+            if not self._registrar.awaits(track.file.path) and self._finder.rest(track.file):
+                self._ledger.let_rest(track.file.path)
+
+    def _look_for_missed(self, sweeps: Sequence[Sweep]) -> None:
+        """Ask for each file that was known and is not in a walk that came to its end."""
+        for path, root in self._ledger.paths().items():
+            if not any(path in sweep.files for sweep in sweeps):
+                self._missed(path, root)
+
+    def _watch_folders(self, sweeps: Sequence[Sweep]) -> None:
+        links = [real for sweep in sweeps for real in sweep.links]
+        mounts = [real for sweep in sweeps for real in sweep.mounts if self._waking.is_polled(real)]
+        before = self._watched if self._is_partial else self._finder.roots()
+        self._watched = tuple(dict.fromkeys([*before, *links, *mounts]))
+
+    def _retry_renamed(self) -> None:
+        """Confirm the files of runs whose config.json changed: it may name another base."""
+        renamed = self._registrar.take_renamed()
+        if not renamed:
+            return
+        for track in self._ledger.settled():
+            if track.file.run_path in renamed:
+                self._registrar.confirm_later(track)
+        for run in renamed:
+            self._finder.wake(run)
+        self._mailbox.ask_rescan()
 
     def _log_reachability(self, sweep: Sweep) -> None:
         if sweep.unreachable is None:
@@ -324,10 +375,9 @@ class Watcher:
         if track is not None and track.state is FileState.WHOLE:
             self._registrar.confirm_later(track)
 
-    def _missed(self, path: str) -> None:
+    def _missed(self, path: str, root: str) -> None:
         """Call a file deleted only if it is: not when its root is away, or it is now left out."""
-        root = self._ledger.root_of(path)
-        if is_gone(path) and root is not None and unreachable(root) is None:
+        if is_gone(path) and unreachable(root) is None:
             self._gone.add(path)
 
     def _flush_gone(self) -> None:
@@ -354,7 +404,7 @@ class Watcher:
             )
         except CheckpointDeletedError:
             self._ledger.schedule(track, now + self._settings.rescan_seconds)
-            self._missed(track.file.path)
+            self._missed(track.file.path, track.file.root)
             self._flush_gone()
             return
         same_seconds = track.take(look)

@@ -56,12 +56,13 @@ RUNS, STEPS = 2000, 50
 def big_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make 100,000 checkpoints, a folder each: what a group has after years."""
     root = tmp_path_factory.mktemp("big") / "experiments"
-    weights = w.archive("all the same", kilobytes=1)
     for run in range(RUNS):
+        (root / f"run{run}").mkdir(parents=True)
+        (root / f"run{run}/config.json").write_text('{"model_name": "meta-llama/Llama-3.2-1B"}')
         for step in range(STEPS):
             folder = root / f"run{run}/checkpoints/checkpoint-{step}"
             folder.mkdir(parents=True)
-            (folder / "npt_weights.pt").write_bytes(weights)
+            (folder / "npt_weights.pt").write_bytes(w.archive(f"{run}/{step}", kilobytes=1))
     time.sleep(SETTLED_NS / 1e9)  # what was made just now is looked at again and again
     return root
 

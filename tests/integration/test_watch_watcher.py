@@ -15,6 +15,7 @@ from watching import Spy, archive, checkpoint, logged, settings, until, watching
 
 from nptwatch.errors import DatabaseError, SchemaError
 from nptwatch.store.records import Admission, FileState, Request
+from nptwatch.watch import listings, watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -416,3 +417,42 @@ def test_golden_run_as_the_trainer_left_it(
     assert steps["best"] == steps["final"] == steps["checkpoint-400"] == 400
     assert {x.base_model for x, _ in catalog.admitted} == {"base"}
     assert not list((root / "equivalence").rglob("*canary*"))
+
+
+def test_a_note_beside_an_old_checkpoint_is_no_missed_event(
+    catalog: Spy,
+    root: Path,
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: Logs,
+) -> None:
+    """It is looked at again, since its folder changed; that no event came of *it* is no wonder."""
+    monkeypatch.setattr(listings, "SETTLED_NS", 10_000_000)
+    monkeypatch.setattr(watcher, "_LATE_EVENT_SECONDS", 0.1)
+    with watching(catalog, settings(root), state) as watching_it:
+        logged(logs, "scan_finished")
+        weights = checkpoint(root / "run", "checkpoint-1")
+        until(lambda: len(catalog.admitted) == 1)
+        until(lambda: time.time() - weights.stat().st_ctime > 0.2)
+        watching_it.rescan()
+        logged(logs, "scan_finished", times=2)
+        (weights.parent / "notes.txt").write_text("a fine one")
+        watching_it.rescan()
+        until(lambda: len(catalog.admitted) == 2)
+        logged(logs, "scan_finished", times=3)
+        time.sleep(1.2)  # two checks of the observer
+    assert catalog.admitted[1][1] is Admission.KNOWN
+    assert not [entry for entry in logs if entry["event"] == "observer_rebuilt"]
+
+
+def test_a_checkpoint_at_rest_is_forgotten_and_its_end_is_not(
+    catalog: Spy, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    """The watcher has no track of it left; that it is deleted is stored all the same."""
+    monkeypatch.setattr(listings, "SETTLED_NS", 10_000_000)
+    with watching(catalog, settings(root, observer="none", rescan_seconds=0.2), state) as it:
+        weights = checkpoint(root / "run", "checkpoint-1")
+        until(lambda: catalog.admitted)
+        until(lambda: not it._ledger.tracks and it._finder.resting == 1)
+        shutil.rmtree(weights.parent)
+        until(lambda: catalog.deleted == [str(weights)])

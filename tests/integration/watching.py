@@ -19,6 +19,7 @@ from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
 from nptwatch.store.migrate import upgrade
 from nptwatch.store.records import Admission, FileState, KnownFile, Request
+from nptwatch.watch import listings, watcher
 from nptwatch.watch.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -155,9 +156,12 @@ def have_nfs(*folders: Path, patch: pytest.MonkeyPatch) -> None:
 def kind_of_observer(kind: str, experiments: Path, patch: pytest.MonkeyPatch) -> dict[str, object]:
     """Give settings of a kind of wake-up: inotify, none (scans only), polling.
 
-    Polled is what statfs says to be on NFS: no event is asked for, nor comes.
+    Polled is what statfs says to be on NFS: no event is asked for, nor comes. Where scans are all,
+    what they find goes to rest at once, and is taken in by small portions.
     """
     if kind == "none":
+        patch.setattr(listings, "SETTLED_NS", 10_000_000)
+        patch.setattr(watcher, "_PORTION", 4)
         return {"observer": "none", "rescan_seconds": 0.3}
     if kind == "polling":
         have_nfs(experiments, patch=patch)

@@ -10,7 +10,8 @@ import pytest
 
 from nptwatch.globs import PathGlobs
 from nptwatch.settings import WatchSettings
-from nptwatch.watch.discovery import Finder, run_of
+from nptwatch.watch.discovery import Finder
+from nptwatch.watch.sighting import run_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from nptwatch.settings import WatchSettings
-from nptwatch.watch.discovery import Finder, is_gone
+from nptwatch.watch.discovery import Finder
 from nptwatch.watch.readiness import look_at
+from nptwatch.watch.sighting import is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
