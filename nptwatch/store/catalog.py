@@ -20,7 +20,7 @@ from nptwatch.store.engine import utc_now
 from nptwatch.store.names import rename
 from nptwatch.store.postgres import lock_runs
 from nptwatch.store.records import FileState, JobState, KnownFile
-from nptwatch.store.tables import Checkpoint, File, Run
+from nptwatch.store.tables import Checkpoint, File
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -49,13 +49,11 @@ class Catalog:
         query = (
             select(
                 File.path,
-                Run.path.label("run_path"),
                 File.state,
                 File.signature,
                 Checkpoint.fingerprint,
                 File.reason,
             )
-            .join(Run, Run.id == File.run_id)
             .outerjoin(Checkpoint, Checkpoint.id == File.checkpoint_id)
             .where(File.root == root, File.state != FileState.DELETED)
         )

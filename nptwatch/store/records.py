@@ -209,7 +209,6 @@ class KnownFile:
     """What the database remembers of a path."""
 
     path: str
-    run_path: str
     state: FileState
     signature: str
     fingerprint: str | None

@@ -12,8 +12,6 @@ from nptwatch.store.records import FileState
 from nptwatch.watch.readiness import Track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from nptwatch.store.records import KnownFile, SeenFile
 
 
@@ -22,17 +20,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self.tracks: dict[str, Track] = {}
-        self._known: dict[str, KnownFile] = {}
-        self._known_roots: dict[str, str] = {}
+        self._known: dict[str, dict[str, KnownFile]] = {}
         self._deadlines: list[tuple[float, int, str]] = []
         self._order = itertools.count()
         self._newest_whole: dict[str, int] = {}
 
-    def remember(self, root: str, known: Iterable[KnownFile]) -> None:
-        """Take over what the database knows below a root, of files not looked at yet."""
-        for file in known:
-            self._known[file.path] = file
-            self._known_roots[file.path] = root
+    def remember(self, root: str, known: dict[str, KnownFile]) -> None:
+        """Take over what the database knows below a root, by path, of files not looked at yet."""
+        self._known[root] = known
 
     def saw(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
         """Take a sighting.
@@ -87,8 +82,7 @@ class Ledger:
     def forget(self, path: str) -> None:
         """Drop a file that is gone."""
         self.tracks.pop(path, None)
-        self._known.pop(path, None)
-        self._known_roots.pop(path, None)
+        self._take_known(path)
 
     def settled(self) -> list[Track]:
         """Return the whole files that nothing is waited for."""
@@ -105,13 +99,18 @@ class Ledger:
 
     def paths(self) -> dict[str, str]:
         """Return the root of every path that is tracked or known to the database."""
-        return self._known_roots | {path: t.file.root for path, t in self.tracks.items()}
+        known = {path: root for root, files in self._known.items() for path in files}
+        return known | {path: track.file.root for path, track in self.tracks.items()}
+
+    def _take_known(self, path: str) -> KnownFile | None:
+        """Give what the database knew of a file, once; it may have been of another root."""
+        found = [files.pop(path) for files in self._known.values() if path in files]
+        return found[-1] if found else None
 
     def _begin(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
         track = Track(file=file, heard=heard)
         self.tracks[file.path] = track
-        known = self._known.pop(file.path, None)
-        self._known_roots.pop(file.path, None)
+        known = self._take_known(file.path)
         if known is not None:
             track.noted = (known.state, known.reason or "")
             settled = known.state is not FileState.SETTLING and known.signature == file.signature

@@ -61,7 +61,7 @@ class Registrar:
 
     def known_files(self, root: str) -> dict[str, KnownFile]:
         """Return what the database knows below a root, by path."""
-        return dict(self._catalog.known_files(root))
+        return self._catalog.known_files(root)
 
     def note(self, track: Track, decision: Decision) -> None:
         """Store a state other than whole, unless only a number in its reason is new."""

@@ -293,7 +293,7 @@ class Watcher:
         """Load what the database knows of each root, once."""
         for root in self._finder.roots():
             if root not in self._restored:
-                self._ledger.remember(root, self._registrar.known_files(root).values())
+                self._ledger.remember(root, self._registrar.known_files(root))
                 self._restored.add(root)
 
     def _scan(self, *, at_most: float = math.inf) -> None:

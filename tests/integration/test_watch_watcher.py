@@ -431,6 +431,8 @@ def test_a_note_beside_an_old_checkpoint_is_no_missed_event(
     monkeypatch.setattr(watcher, "_LATE_EVENT_SECONDS", 0.1)
     with watching(catalog, settings(root), state) as watching_it:
         logged(logs, "scan_finished")
+        began = time.time()
+        until(lambda: time.time() > began + 0.3)  # what it writes now, an event should tell of
         weights = checkpoint(root / "run", "checkpoint-1")
         until(lambda: len(catalog.admitted) == 1)
         until(lambda: time.time() - weights.stat().st_ctime > 0.2)
