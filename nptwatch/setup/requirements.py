@@ -114,7 +114,7 @@ def remarks(
     """
     for root in settings.watch.roots:
         if root not in there:
-            yield f"{root} is no directory, or its server is away: the service waits for it"
+            yield f"{root} is no directory, or its server is away: no start without it"
     for variable in missing_secrets(settings, service_environment(scope)):
         yield f"{variable} is not set in {scope.environment}: the service ends without it"
     if scope.is_user:
