@@ -37,6 +37,7 @@ from nptwatch.service.schedule import Chore, Schedule
 from nptwatch.service.serving import build_web
 from nptwatch.service.supervisor import STOP_MARGIN_SECONDS, Supervisor
 from nptwatch.service.tidying import Tidier
+from nptwatch.service.vouching import LongTurns
 from nptwatch.store.exporting import Exports
 from nptwatch.store.records import JobState
 
@@ -150,6 +151,7 @@ class Crew:
         )
         chores = self._chores()
         self._schedule = Schedule(chores, self._done)
+        self._long_turns = LongTurns(self._schedule.running)
         self.health = Health(
             {
                 "watcher": self._watch_thread.is_alive,
@@ -183,7 +185,8 @@ class Crew:
         depth = self._stores.queue.depth()
         last = self._stores.history.changes(limit=1)
         queue = f"{depth[JobState.QUEUED]} queued, {depth[JobState.LEASED]} at work"
-        self.summary = queue + "".join(f"; {change.run} {change.new}" for change in last)
+        hung = [f"{name} hangs" for name in self._long_turns.names]
+        self.summary = "; ".join([queue, *(f"{c.run} {c.new}" for c in last), *hung])
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         """Stop everything, workers first; alerts of their last jobs still go out.
@@ -222,6 +225,9 @@ class Crew:
         except Exception:  # outermost of its thread: the daemon sees the dead thread and ends
             log.exception("watcher_failed")
 
+    def _look_at_chores(self) -> None:
+        self._long_turns.look()
+
     def _summary_chores(self) -> list[Chore]:
         """A database that does not answer must not hold up the loop that vouches for the daemon."""
         if not self._is_heard:
@@ -250,6 +256,7 @@ class Crew:
             Chore(name="watch_runs", do=self._lookout.look, every_seconds=LOOKOUT_SECONDS),
             Chore(name="digest", do=self._digest.turn, every_seconds=LOOK_SECONDS),
             *self._book.chores(),
+            Chore(name="look_at_chores", do=self._look_at_chores, every_seconds=LOOKOUT_SECONDS),
             *self._summary_chores(),
             Chore(name="keep", do=self._keeper.turn, every_seconds=KEEPER_SECONDS),
             *(

@@ -71,6 +71,7 @@ class Schedule:
         )
         self._outages = Outages()
         self._troubles = Troubles()
+        self._running: dict[str, float] = {}
         for chore in chores:
             self._scheduler.add_job(
                 self._run,
@@ -95,8 +96,14 @@ class Schedule:
         thread = self._scheduler._thread  # noqa: SLF001 - `running` stays true when it died
         return thread is not None and thread.is_alive()
 
+    def running(self) -> dict[str, float]:
+        """Give the chores whose turn it is, and for how many seconds."""
+        now = time.monotonic()
+        return {name: now - began for name, began in self._running.copy().items()}
+
     def _run(self, chore: Chore) -> None:
         started_at, began = datetime.now(UTC), time.monotonic()
+        self._running[chore.name] = began
         failure: Exception | None = None
         try:
             chore.do()
@@ -113,6 +120,7 @@ class Schedule:
             self._outages.worked(chore.name)
             self._troubles.worked(chore.name)
         seconds = time.monotonic() - began
+        del self._running[chore.name]
         self._note(Turn(name=chore.name, started_at=started_at, seconds=seconds, error=failure))
 
 
