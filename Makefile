@@ -51,7 +51,7 @@ bench: $(READY)
 # cannot be had those tests are skipped, and say so.
 tools: $(READY)
 	test -x $(VENV)/tools/usr/bin/promtool || command -v promtool >/dev/null || { \
-	  mkdir -p $(VENV)/tools && cd $(VENV)/tools && apt-get download prometheus \
+	  mkdir -p $(VENV)/tools && cd $(VENV)/tools && timeout 60 apt-get download prometheus \
 	  && dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb; \
 	} || echo "make tools: promtool cannot be had here" >&2
 
