@@ -17,12 +17,14 @@ from structlog.testing import capture_logs
 from nptwatch.doctor.answering import answering
 from nptwatch.doctor.finding import Finding, ok, warn
 from nptwatch.filesystem import filesystem_of
+from nptwatch.watch.discovery import Finder
 from nptwatch.watch.mailbox import Mailbox
 from nptwatch.watch.observer import CANARY_SECONDS
 from nptwatch.watch.waking import make_waking
+from nptwatch.watch.watcher import PORTION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from nptwatch.settings import Settings
 
@@ -98,7 +100,8 @@ def has_enough_watches(settings: Settings, proc: Path = Path("/proc")) -> Iterat
     if not roots:
         yield ok(name, "no root is heard by inotify")
         return
-    needed = sum(map(count_folders, roots))
+    is_weights = Finder(settings.watch).is_weights
+    needed = sum(count_folders(root, is_weights) for root in roots)
     watches, instances = (
         int((proc / f"sys/fs/inotify/max_user_{what}").read_text())
         for what in ("watches", "instances")
@@ -129,9 +132,18 @@ def _is_heard(root: Path, settings: Settings) -> bool:
     return found is None or not found.network
 
 
-def count_folders(root: Path) -> int:
-    """Count a tree's folders as watchdog does: all of them, links not followed."""
-    return sum(1 for _ in os.walk(os.path.realpath(root)))
+def count_folders(root: Path, is_weights: Callable[[str], bool]) -> int:
+    """Count the folders of a tree that are heard of, links not followed.
+
+    Those that hold a checkpoint and no folder are so only until it is stored.
+    """
+    checkpoints = others = 0
+    for _, folders, files in os.walk(os.path.realpath(root)):
+        if not folders and any(map(is_weights, files)):
+            checkpoints += 1
+        else:
+            others += 1
+    return others + min(checkpoints, 2 * PORTION)
 
 
 def used_by_others(proc: Path, uid: int, daemon: int | None) -> Used:

@@ -155,6 +155,10 @@ class Finder:
         """Have the next sweep tell of all files of a run."""
         self._to_wake.update(self._resting.of_run(run_path))
 
+    def is_resting(self, folder: str) -> bool:
+        """Say whether a folder's file is at rest."""
+        return folder in self._resting
+
     @property
     def resting(self) -> int:
         """Number of files at rest."""
@@ -294,7 +298,7 @@ class Finder:
                 sweep.unlisted.append(os.path.realpath(folder))
                 sweep.skipped[folder] = f"cannot be listed: {exc.strerror}"
             return None
-        sweep.folders += 1
+        sweep.listed.append(real)
         return listing
 
     def _reason_against(self, relative: str, name: str, is_folder: bool) -> str | None:

@@ -1,8 +1,7 @@
-"""watchdog as a wake-up call that may fail: found out by a canary, and rebuilt.
+"""Events as a wake-up call that may fail: found out by a canary, and made anew.
 
-Released versions go deaf while `is_alive()` stays true (a KeyError in the inotify thread after
-rename and rmtree churn), end when the root is deleted, and keep silent about the watch limit. So
-nothing depends on events: the watcher scans. Here we only see to it that events come again.
+An observer's thread may end, the kernel may throw events away, a file system may never send any.
+So nothing depends on events: the watcher scans. Here we only see to it that events come again.
 """
 
 from __future__ import annotations
@@ -11,29 +10,20 @@ import errno
 import os
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog.events import FileSystemEventHandler
+from watchdog.observers.api import BaseObserver
 
 from nptwatch.errors import ConfigError
+from nptwatch.watch.emitter import FolderEmitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from watchdog.observers.api import BaseObserver
+    from watchdog.events import FileSystemEvent
 
     from nptwatch.watch.mailbox import Mailbox
 
@@ -45,16 +35,6 @@ _HEALTHY_SECONDS: Final = 600.0
 _STOP_SECONDS: Final = 2.0
 _CHECK_SECONDS: Final = 0.5
 
-# Without a filter, 7.1's own walk makes more open and close events than the kernel's queue holds.
-_EVENTS: Final[list[type[FileSystemEvent]]] = [
-    FileCreatedEvent,
-    FileClosedEvent,
-    FileMovedEvent,
-    FileDeletedEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-    DirDeletedEvent,
-]
 _FIXES: Final = {
     errno.ENOSPC: "raise it: sysctl fs.inotify.max_user_watches=1048576",
     errno.EMFILE: "raise it: sysctl fs.inotify.max_user_instances=1024",
@@ -66,11 +46,15 @@ log = structlog.get_logger(__name__)
 class EventSource(Protocol):
     """What the watcher wants of an observer."""
 
-    def start(self, paths: Collection[str]) -> None:
-        """Begin, or go over to other folders."""
+    def start(self, folders: Collection[str]) -> None:
+        """Begin anew with these folders."""
 
-    def check(self, paths: Collection[str]) -> None:
-        """See whether it still hears; make it anew where it does not."""
+    def check(self, folders: Collection[str]) -> list[str]:
+        """See whether it still hears, and of these folders; make it anew where it does not.
+
+        Returns:
+            Folders that it hears of only now: what came into them before, it has not heard.
+        """
 
     def send_canary(self) -> None:
         """Cause an event that must come back."""
@@ -88,11 +72,12 @@ class EventSource(Protocol):
 class Silence:
     """No observer at all: the scans find everything."""
 
-    def start(self, paths: Collection[str]) -> None:
+    def start(self, folders: Collection[str]) -> None:
         """Do nothing."""
 
-    def check(self, paths: Collection[str]) -> None:
+    def check(self, folders: Collection[str]) -> list[str]:  # noqa: ARG002 - as the protocol has it
         """Do nothing."""
+        return []
 
     def send_canary(self) -> None:
         """Do nothing."""
@@ -163,9 +148,10 @@ class WatchdogObserver:
         self._is_of_interest = is_of_interest
         self._canary_seconds = canary_seconds
         self._observer: BaseObserver | None = None
+        self._emitter: FolderEmitter | None = None
         self._handler: _Handler | None = None
-        self._threads: list[threading.Thread] = []
-        self._paths: frozenset[str] = frozenset()
+        self._folders: Collection[str] = ()
+        self._has_absent = False
         self._canary_due: float | None = None
         self._doubt: str | None = None
         self._started_at = 0.0
@@ -174,31 +160,24 @@ class WatchdogObserver:
         self._not_before = 0.0
         self._next_check = 0.0
 
-    def start(self, paths: Collection[str]) -> None:
-        """Watch these folders and what is below them; those that do not exist are left out."""
+    def start(self, folders: Collection[str]) -> None:
+        """Hear of these folders; those that do not exist are left out."""
         self._retire()
         self._doubt, self._canary_due = None, None
-        self._paths = frozenset(path for path in paths if Path(path).is_dir())
         self._started_at, self._started_wall = time.monotonic(), time.time()
-        # 7.1 writes its whole table into a warning for each folder: 73 MB for 1,000 of them.
-        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
-        before = set(threading.enumerate())
         handler = _Handler(self._mailbox, self._canary, self._is_of_interest)
         observer = None
         try:
             observer = self._make()
-            for path in sorted(self._paths):
-                observer.schedule(handler, path, recursive=True, event_filter=_EVENTS)
-            observer.schedule(
-                handler, str(self._canary.parent), recursive=False, event_filter=_EVENTS
-            )
+            observer.schedule(handler, str(self._canary.parent))
             observer.start()
+            self._emitter = _emitter_of(observer)
+            self._emitter.hear(folders)
         except (OSError, RuntimeError) as exc:  # RuntimeError: no thread can be started
             self._give_up(observer, exc)
             return
+        self._folders, self._has_absent = folders, True
         self._observer, self._handler = observer, handler
-        born = set(threading.enumerate()) - before
-        self._threads = [t for t in born if type(t).__module__.startswith("watchdog.")]
         self.send_canary()
 
     def send_canary(self) -> None:
@@ -221,35 +200,50 @@ class WatchdogObserver:
         """Wall-clock time from which events should have come; None while there is no observer."""
         return self._started_wall if self._observer is not None else None
 
-    def check(self, paths: Collection[str]) -> None:
-        """Replace the observer if it is dead, deaf, in doubt or watches other folders.
+    def check(self, folders: Collection[str]) -> list[str]:
+        """Replace the observer if it is dead, deaf or in doubt; see that it hears of all folders.
 
         Args:
-            paths: folders that should be watched now.
+            folders: what should be heard of now.
+
+        Returns:
+            Folders that it hears of only now.
         """
         now = time.monotonic()
         if now < self._next_check:
-            return
+            return []
         self._next_check = now + _CHECK_SECONDS
-        wanted = frozenset(path for path in paths if Path(path).is_dir())
-        if wanted != self._paths:
-            self.start(wanted)
-            self._mailbox.ask_rescan()
-            log.info("observer_moved", folders=sorted(wanted))
-            return
         reason = self._reason_to_rebuild(now)
         if reason is None:
             if now - self._started_at > _HEALTHY_SECONDS:
                 self._pause_seconds = _FIRST_PAUSE_SECONDS
-            return
+            return self._follow(folders)
         if now < self._not_before:
-            return
+            return []
         self._not_before = now + self._pause_seconds
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
-        self.start(paths)
+        self.start(folders)
         if self._observer is not None:
             log.warning("observer_rebuilt", reason=reason)
         self._mailbox.ask_rescan()  # for what was missed meanwhile
+        return []
+
+    def _follow(self, folders: Collection[str]) -> list[str]:
+        """Go over to other folders; those that are absent, or were lost, are tried again."""
+        emitter = self._emitter
+        is_same = folders is self._folders
+        if emitter is None or (is_same and not self._has_absent and not emitter.has_lost):
+            return []
+        if not is_same:  # not: all that it hears of. What has just come it knows before any scan.
+            emitter.ignore(set(self._folders) - set(folders))
+        wanted = emitter.missing(folders)
+        try:
+            heard = emitter.hear(wanted)
+        except OSError as exc:
+            self._give_up(self._observer, exc)
+            return []
+        self._folders, self._has_absent = folders, len(heard) < len(wanted)
+        return heard
 
     def stop(self) -> None:
         """End the observer; never hangs, never raises."""
@@ -258,9 +252,10 @@ class WatchdogObserver:
     def _reason_to_rebuild(self, now: float) -> str | None:
         if self._observer is None or self._handler is None:
             return "there is none"
-        dead = [t.name for t in self._threads if not t.is_alive()]
-        if dead:
-            return f"its thread ended: {', '.join(sorted(dead))}"
+        if not (self._observer.is_alive() and _emitter_of(self._observer).is_alive()):
+            return "its thread ended"
+        if _emitter_of(self._observer).has_overflowed:
+            return "more events came than the kernel keeps"
         if self._handler.canary_heard.is_set():
             self._canary_due = None
         if self._canary_due is not None and now > self._canary_due:
@@ -270,12 +265,12 @@ class WatchdogObserver:
     def _give_up(self, observer: BaseObserver | None, exc: OSError | RuntimeError) -> None:
         fix = _FIXES.get(getattr(exc, "errno", None) or 0)
         log.warning("observer_unavailable", error=str(exc), fix=fix, meanwhile="scans only")
-        self._observer, self._handler, self._threads = observer, None, []
+        self._observer, self._handler = observer, None
         self._retire()
 
     def _retire(self) -> None:
         """Stop the old observer on a thread of its own: its `stop` may hang or raise."""
-        observer, self._observer = self._observer, None
+        observer, self._observer, self._emitter = self._observer, None, None
         if self._handler is not None:
             self._handler.retired = True
         self._handler = None
@@ -286,6 +281,18 @@ class WatchdogObserver:
         )
         stopper.start()
         stopper.join(_STOP_SECONDS)
+
+
+def make_observer() -> BaseObserver:
+    """Make one that hears of folders one by one."""
+    return BaseObserver(FolderEmitter)
+
+
+def _emitter_of(observer: BaseObserver) -> FolderEmitter:
+    (emitter,) = observer.emitters
+    if not isinstance(emitter, FolderEmitter):
+        raise TypeError(f"expected a FolderEmitter, got {type(emitter).__name__}")
+    return emitter
 
 
 def _stop_quietly(observer: BaseObserver) -> None:

@@ -22,7 +22,7 @@ class Sweep:
         files: weights files by real path; not those at rest.
         woken: signatures, by real path, of files that were at rest and are no longer.
         is_partial: the walk ended early, with as many files as were wanted.
-        folders: how many were listed.
+        listed: real paths of folders that were listed; not of those at rest.
         unlisted: real paths of folders below the root that could not be listed.
         links: real path to path below the root, of every symlinked folder that was followed.
         mounts: real paths of folders below the root at which another file system begins.
@@ -34,7 +34,7 @@ class Sweep:
     files: dict[str, SeenFile] = field(default_factory=dict)
     woken: dict[str, str] = field(default_factory=dict)
     is_partial: bool = False
-    folders: int = 0
+    listed: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     mounts: list[str] = field(default_factory=list)
@@ -44,7 +44,12 @@ class Sweep:
     def state(self) -> int:
         """A number that differs, in all likelihood, where what was found does."""
         signatures = frozenset((file.path, file.signature) for file in self.files.values())
-        return hash((self.folders, signatures, frozenset(self.missing)))
+        return hash((len(self.listed), signatures, frozenset(self.missing)))
+
+    @property
+    def folders(self) -> int:
+        """How many were listed."""
+        return len(self.listed)
 
     @property
     def missing(self) -> set[str]:

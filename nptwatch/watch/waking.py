@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from nptwatch.filesystem import filesystem_of
-from nptwatch.watch.observer import Silence, WatchdogObserver
-from nptwatch.watch.polling import Poller
+from nptwatch.watch.observer import Silence, WatchdogObserver, make_observer
+from nptwatch.watch.polling import Poller, is_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-
-    from watchdog.observers.api import BaseObserver
 
     from nptwatch.settings import WatchSettings
     from nptwatch.watch.mailbox import Mailbox
@@ -65,14 +63,27 @@ class Waking:
         self.events = events
         self.is_polled = is_polled
         self._poller = poller
+        self._polled: frozenset[str] = frozenset()
+        self._folders: Collection[str] = ()
+        self._heard: Collection[str] = ()
 
-    def start(self, paths: Collection[str]) -> None:
-        """Begin."""
-        self.events.start(self._heard(paths))
+    def start(self, tops: Collection[str]) -> None:
+        """Begin with the tops of trees; nobody knows yet what is below them."""
+        self._divide(tops, tops)
+        self.events.start(self._heard)
 
-    def check(self, paths: Collection[str]) -> None:
-        """See to it that these folders, and no others, are heard or polled."""
-        self.events.check(self._heard(paths))
+    def check(self, tops: Collection[str], folders: Collection[str]) -> list[str]:
+        """See to it that these folders, and no others, are heard or polled.
+
+        Args:
+            tops: roots, and folders below them from which something else may be polled or not.
+            folders: these, and all below them of which events are wanted.
+
+        Returns:
+            Folders of which events come only now.
+        """
+        self._divide(tops, folders)
+        return self.events.check(self._heard)
 
     def scanned(self) -> None:
         """Be told that everything has just been read."""
@@ -109,11 +120,14 @@ class Waking:
         """End."""
         self.events.stop()
 
-    def _heard(self, paths: Collection[str]) -> list[str]:
-        """Hand over to the poller what is its own; give the rest."""
-        polled = [path for path in paths if self.is_polled(path)]
+    def _divide(self, tops: Collection[str], folders: Collection[str]) -> None:
+        """Hand over to the poller what is its own; the rest is heard."""
+        polled = frozenset(filter(self.is_polled, tops))
+        if polled == self._polled and folders is self._folders:
+            return
+        self._polled, self._folders = polled, folders
         self._poller.poll(polled, time.monotonic())
-        return [path for path in paths if path not in polled]
+        self._heard = [f for f in folders if not any(is_below(f, top) for top in polled)]
 
 
 def make_waking(
@@ -127,7 +141,10 @@ def make_waking(
     events: EventSource = Silence()
     if settings.observer in {"auto", "inotify"}:
         events = WatchdogObserver(
-            make=_inotify, mailbox=mailbox, canary_dir=canary_dir, is_of_interest=is_of_interest
+            make=make_observer,
+            mailbox=mailbox,
+            canary_dir=canary_dir,
+            is_of_interest=is_of_interest,
         )
     polled: dict[str, Callable[[str], bool]] = {
         "auto": NetworkFolders(),
@@ -139,9 +156,3 @@ def make_waking(
     return Waking(
         events=events, poller=poller, is_polled=polled.get(settings.observer, lambda _: False)
     )
-
-
-def _inotify() -> BaseObserver:
-    from watchdog.observers.inotify import InotifyObserver
-
-    return InotifyObserver()

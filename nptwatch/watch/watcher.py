@@ -48,7 +48,7 @@ _LATE_EVENT_SECONDS: Final = 2.0
 _UNASKED: Final = 1.25
 """A scan that nobody asked for is due after so many `rescan_seconds`. The daemon's chore asks every
 `rescan_seconds`; the watcher does not rely on it, and does not scan twice either."""
-_PORTION: Final = 2_500
+PORTION: Final = 2_500
 """So many new files are taken in at a time, that a tree of a group's last years fits in memory."""
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -142,7 +142,8 @@ class Watcher:
         self._restored: set[str] = set()
         self._gone: set[str] = set()
         self._second_looks: dict[str, float] = {}
-        self._watched: tuple[str, ...] = ()
+        self._tops: tuple[str, ...] = ()
+        self._folders: tuple[str, ...] = ()
         self._unreachable: dict[str, str] = {}
         self._next_scan = 0.0
         self._is_partial = False
@@ -151,9 +152,9 @@ class Watcher:
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. A lost database is retried; a wrong schema is raised."""
         pause_seconds = _FIRST_PAUSE_SECONDS
-        self._watched = self._finder.roots()
-        self._waking.start(self._watched)
-        log.info("watcher_started", roots=self._watched, observer=self._settings.observer)
+        self._tops = self._folders = self._finder.roots()
+        self._waking.start(self._tops)
+        log.info("watcher_started", roots=self._tops, observer=self._settings.observer)
         try:
             while not stop.is_set():
                 self._on_progress()
@@ -208,18 +209,28 @@ class Watcher:
         self._restore()
         self._take_hints()
         if time.monotonic() >= self._next_scan or self._wants_more():
-            self._scan(at_most=_PORTION)
+            self._scan(at_most=PORTION)
             self._waking.scanned()
         self._waking.poll(self._poll)
         self._flush_gone()
         self._work(stop)
-        self._waking.check(self._watched)
+        self._hear()
 
     def _wants_more(self) -> bool:
         """Say whether files of which a scan did not tell can be taken in by now."""
         return self._is_partial and (
-            self._ledger.unsettled + self._registrar.to_confirm < _PORTION // 2
+            self._ledger.unsettled + self._registrar.to_confirm < PORTION // 2
         )
+
+    def _hear(self) -> None:
+        """See that events come; look into folders of which none came until now."""
+        for folder in self._waking.check(self._tops, self._folders):
+            if folder in self._tops:  # it was not there before
+                self._mailbox.ask_rescan()
+            else:
+                sweep = self._finder.look_in(folder, deep=False)
+                for file in sweep.files.values():
+                    self._saw(file, heard=False)
 
     def _sleep_seconds(self) -> float:
         now = time.monotonic()
@@ -342,10 +353,16 @@ class Watcher:
                 self._missed(path, root)
 
     def _watch_folders(self, sweeps: Sequence[Sweep]) -> None:
+        """Note of which folders events are wanted; after a part of a walk, of more than before."""
         links = [real for sweep in sweeps for real in sweep.links]
         mounts = [real for sweep in sweeps for real in sweep.mounts if self._waking.is_polled(real)]
-        before = self._watched if self._is_partial else self._finder.roots()
-        self._watched = tuple(dict.fromkeys([*before, *links, *mounts]))
+        listed = [real for sweep in sweeps for real in sweep.listed]
+        tops, before = (
+            (self._tops, self._folders) if self._is_partial else (self._finder.roots(), ())
+        )
+        self._tops = tuple(dict.fromkeys([*tops, *links, *mounts]))
+        folders = dict.fromkeys([*self._tops, *before, *listed])
+        self._folders = tuple(f for f in folders if not self._finder.is_resting(f))
 
     def _retry_renamed(self) -> None:
         """Confirm the files of runs whose config.json changed: it may name another base."""

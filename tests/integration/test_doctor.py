@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import watching as w
 from receivers import Answer, serving
-from watchdog.observers.polling import PollingObserver
+from watchdog.observers.api import BaseObserver
 
 from nptwatch import filesystem
 from nptwatch.alerts.channels import make_channels
@@ -20,12 +20,11 @@ from nptwatch.doctor import databases, events, folders, models, receivers, softw
 from nptwatch.doctor.finding import Mark
 from nptwatch.filesystem import FileSystem
 from nptwatch.settings import Settings, load_settings
+from nptwatch.watch.emitter import FolderEmitter
 from nptwatch.worker import facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from watchdog.observers.api import BaseObserver
 
     from nptwatch.doctor.finding import Finding
     from nptwatch.store.engine import Database
@@ -169,6 +168,13 @@ def test_an_event_arrives(root: Path, state: Path) -> None:
     assert [p.name for p in root.iterdir()] == ["run"]
 
 
+class Deaf(FolderEmitter):
+    """Reads every event and passes none on."""
+
+    def _take(self, *_event: object) -> None:
+        """Drop it."""
+
+
 def test_events_that_do_not_come_are_told(
     root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,11 +183,11 @@ def test_events_that_do_not_come_are_told(
     def refuse() -> BaseObserver:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
-    monkeypatch.setattr("nptwatch.watch.waking._inotify", refuse)
+    monkeypatch.setattr("nptwatch.watch.waking.make_observer", refuse)
     found = only(events.sends_events(settings(root)))
     assert (found.mark, "limit reached" in found.text) == (Mark.WARN, True)
     assert "max_user_instances" in str(found.fix)
-    monkeypatch.setattr("nptwatch.watch.waking._inotify", lambda: PollingObserver(timeout=60))
+    monkeypatch.setattr("nptwatch.watch.waking.make_observer", lambda: BaseObserver(Deaf))
     monkeypatch.setattr(events, "CANARY_SECONDS", 0.3)
     found = only(events.sends_events(settings(root)))
     assert (found.mark, "no event came" in found.text) == (Mark.WARN, True)

@@ -161,7 +161,7 @@ def kind_of_observer(kind: str, experiments: Path, patch: pytest.MonkeyPatch) ->
     """
     if kind == "none":
         patch.setattr(listings, "SETTLED_NS", 10_000_000)
-        patch.setattr(watcher, "_PORTION", 4)
+        patch.setattr(watcher, "PORTION", 4)
         return {"observer": "none", "rescan_seconds": 0.3}
     if kind == "polling":
         have_nfs(experiments, patch=patch)
