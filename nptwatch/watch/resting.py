@@ -68,8 +68,8 @@ class Resting:
         self._parents.append(parent)
         self._names.append(sys.intern(name))
         self._files.append(sys.intern(listing.files[0]))
-        self._roots.append(file.root)
-        self._runs.append(file.run_path)
+        self._roots.append(sys.intern(file.root))
+        self._runs.append(sys.intern(file.run_path))
         size, mtime_ns, inode = map(int, file.signature.split(":"))
         numbers = (listing.inode, listing.ctime_ns, inode, size, mtime_ns, sweep)
         for column, number in zip(self._numbers, numbers, strict=True):

@@ -147,6 +147,7 @@ class Watcher:
         self._unreachable: dict[str, str] = {}
         self._next_scan = 0.0
         self._is_partial = False
+        self._all_heard_at: float | None = None
         self._whole: list[tuple[Track, Look]] = []
 
     def run(self, stop: threading.Event) -> None:
@@ -215,6 +216,8 @@ class Watcher:
         self._flush_gone()
         self._work(stop)
         self._hear()
+        if self._all_heard_at is None and not self._is_partial:
+            self._all_heard_at = self._clock().timestamp()
 
     def _wants_more(self) -> bool:
         """Say whether files of which a scan did not tell can be taken in by now."""
@@ -227,7 +230,7 @@ class Watcher:
         for folder in self._waking.check(self._tops, self._folders):
             if folder in self._tops:  # it was not there before
                 self._mailbox.ask_rescan()
-            else:
+            elif not self._finder.is_resting(folder):
                 sweep = self._finder.look_in(folder, deep=False)
                 for file in sweep.files.values():
                     self._saw(file, heard=False)
@@ -324,19 +327,19 @@ class Watcher:
                 self._saw(file, heard=sweep.is_unchanged(file))
             for path in sweep.missing:
                 self._missed(path, sweep.root)
-        self._let_rest()
+        files = sum(len(sweep.files) for sweep in sweeps) + self._finder.resting
         if not self._is_partial:
             self._look_for_missed(sweeps)
         self._watch_folders(sweeps)
+        self._let_rest()
         self._registrar.retry_nameless(self._ledger.tracks)
         self._retry_renamed()
         if not goes_on:
             self._next_scan = time.monotonic() + _UNASKED * self._settings.rescan_seconds
-        files = sum(len(sweep.files) for sweep in sweeps)
         self.last_scan = Scan(
             ended_at=self._clock().timestamp(),
             seconds=time.monotonic() - began,
-            files=files + self._finder.resting,
+            files=files,
         )
         log.debug("scan_finished", files=files, folders=sum(s.folders for s in sweeps))
 
@@ -357,12 +360,12 @@ class Watcher:
         links = [real for sweep in sweeps for real in sweep.links]
         mounts = [real for sweep in sweeps for real in sweep.mounts if self._waking.is_polled(real)]
         listed = [real for sweep in sweeps for real in sweep.listed]
-        tops, before = (
-            (self._tops, self._folders) if self._is_partial else (self._finder.roots(), ())
-        )
+        tops, before = self._finder.roots(), list[str]()
+        if self._is_partial:
+            tops = self._tops
+            before = [folder for folder in self._folders if not self._finder.is_resting(folder)]
         self._tops = tuple(dict.fromkeys([*tops, *links, *mounts]))
-        folders = dict.fromkeys([*self._tops, *before, *listed])
-        self._folders = tuple(f for f in folders if not self._finder.is_resting(f))
+        self._folders = tuple(dict.fromkeys([*self._tops, *before, *listed]))
 
     def _retry_renamed(self) -> None:
         """Confirm the files of runs whose config.json changed: it may name another base."""
@@ -452,6 +455,8 @@ class Watcher:
 
     def _doubt_observer(self, track: Track, look: Look) -> None:
         """Where a checkpoint came without any event, the observer may be deaf."""
-        if not track.heard and look.age_seconds >= _LATE_EVENT_SECONDS:
-            changed_at = self._clock().timestamp() - look.age_seconds
+        changed_at = self._clock().timestamp() - look.age_seconds
+        if track.heard or self._all_heard_at is None or changed_at < self._all_heard_at:
+            return
+        if look.age_seconds >= _LATE_EVENT_SECONDS:
             self._waking.missed(look.file.path, changed_at, _LATE_EVENT_SECONDS)

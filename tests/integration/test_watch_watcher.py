@@ -458,3 +458,19 @@ def test_a_checkpoint_at_rest_is_forgotten_and_its_end_is_not(
         until(lambda: not it._ledger.tracks and it._finder.resting == 1)
         shutil.rmtree(weights.parent)
         until(lambda: catalog.deleted == [str(weights)])
+
+
+def test_a_checkpoint_at_rest_needs_no_watch(
+    catalog: Spy, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder above is heard of, in which the next one comes; the numbers do not add up."""
+    monkeypatch.setattr(listings, "SETTLED_NS", 10_000_000)
+    with watching(catalog, settings(root, rescan_seconds=0.3), state) as it:
+        for step in range(3):
+            checkpoint(root / "run", f"checkpoint-{step}")
+            until(lambda n=step: len(catalog.queued()) == n + 1)
+        until(lambda: it._finder.resting == 3)
+        heard = it._waking.events._emitter._descriptors
+        checkpoints = str(root / "run/checkpoints")
+        until(lambda: not any(path.startswith(checkpoints + "/") for path in list(heard)))
+        assert checkpoints in heard
