@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ settings.load_profile("fuzz" if os.environ.get("NPTWATCH_TEST_FUZZ") else "suite
 # Before torch is imported, here and in every process that tests start: on tiny models its threads
 # only wait for one another, and several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what is to run in the background with Ctrl-C ignored, and so are all its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class FakeClock:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from nptwatch.store.engine import Database
     from nptwatch.store.records import Admission, Clock, Request, SeenFile, WholeFile
 
+_AT_A_TIME = 1_000
+"""Rows that are fetched at once where there may be 100,000."""
+
 _WITHOUT_CONTENT = frozenset({FileState.SETTLING, FileState.UNLOADABLE, FileState.ABANDONED})
 
 
@@ -58,8 +61,8 @@ class Catalog:
             .where(File.root == root, File.state != FileState.DELETED)
         )
         with self._database.read() as connection:
-            rows = connection.execute(query).mappings()
-            return {row["path"]: KnownFile(**row) for row in rows}
+            rows = connection.execute(query, execution_options={"yield_per": _AT_A_TIME})
+            return {row["path"]: KnownFile(**row) for row in rows.mappings()}
 
     def note(self, file: SeenFile, state: FileState, reason: str) -> None:
         """Remember a file that is not whole.

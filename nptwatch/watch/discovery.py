@@ -6,6 +6,7 @@ import math
 import os
 import stat
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,9 @@ _NEVER_WEIGHTS: Final = frozenset(
     {"training_state.pt", "multi_layer_state.pt", "optimizer.pt", "scheduler.pt"}
 )
 """Written beside the weights; never taken for them, whatever the globs say."""
+
+_NAMES: Final = 1024
+"""So many names are remembered: a tree of 100,000 checkpoints has few."""
 
 
 def everything(_path: str) -> bool:
@@ -58,6 +62,7 @@ class Finder:
         self._settings = settings
         self._is_named = is_named
         self._on_folder = on_folder
+        self._weights_by_name = lru_cache(_NAMES)(self._is_weights)
         self._include = PathGlobs(settings.include)
         self._exclude = PathGlobs(settings.exclude)
         self._links: dict[str, str] = {}
@@ -170,6 +175,9 @@ class Finder:
 
     def is_weights(self, name: str) -> bool:
         """Say whether a file of this name holds a checkpoint's weights."""
+        return self._weights_by_name(name)
+
+    def _is_weights(self, name: str) -> bool:
         if name in _NEVER_WEIGHTS or name in self._settings.markers or is_temporary(name):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self._settings.weights)
@@ -244,6 +252,8 @@ class Finder:
 
     def _at_rest(self, sweep: Sweep, portion: Portion, parent: str) -> Collection[str]:
         """Give the names of what rests in a folder; wake what is not as it was."""
+        if not self._resting.names_in(parent):
+            return ()
         if not portion.goes_on:
             self._on_folder()
             changed = set(self._resting.changed_in(parent, self._listings.sweeps))
