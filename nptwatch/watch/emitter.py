@@ -90,13 +90,17 @@ class FolderEmitter(EventEmitter):
         self._inotify = inotify_init()
         if self._inotify < 0:
             raise _error()
-        self._wake_read, self._wake_write = os.pipe()
-        with self._lock:
-            self._add(self.watch.path)
+        try:
+            self._wake_read, self._wake_write = os.pipe()
+            with self._lock:
+                self._add(self.watch.path)
+        except OSError:  # the thread that would close them never runs
+            self._close()
+            raise
 
     def on_thread_stop(self) -> None:
         """Have the thread end; it closes what is open."""
-        with suppress(OSError):
+        with self._lock, suppress(OSError):  # once closed, its number may be another file's
             os.write(self._wake_write, b"!")
 
     def run(self) -> None:
@@ -104,10 +108,14 @@ class FolderEmitter(EventEmitter):
         try:
             super().run()
         finally:
-            with self._lock:
-                for descriptor in (self._inotify, self._wake_read, self._wake_write):
+            self._close()
+
+    def _close(self) -> None:
+        with self._lock:
+            for descriptor in (self._inotify, self._wake_read, self._wake_write):
+                with suppress(OSError):
                     os.close(descriptor)
-                self._inotify = -1
+            self._inotify = self._wake_read = self._wake_write = -1
 
     def hear(self, folders: Iterable[str]) -> list[str]:
         """Hear of more folders.

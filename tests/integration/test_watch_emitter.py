@@ -178,3 +178,34 @@ def test_too_few_watches_are_explained(
     assert "max_user_watches" in str(entry["fix"])
     observer.stop()
     until(lambda: not [t for t in threading.enumerate() if isinstance(t, FolderEmitter)])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_an_emitter_that_cannot_start_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is tried again and again: each would hold an instance that nobody gives back."""
+
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr(emitter_module, "inotify_add_watch", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(OSError, match="No space left"):
+            Ears(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_stopping_one_that_ended_writes_to_no_other_file(tmp_path: Path) -> None:
+    """The numbers that it had open may belong to a database by then."""
+    ears = Ears(tmp_path)
+    ears.emitter.stop()
+    ears.emitter.join(5)
+    others = [(tmp_path / f"other{n}").open("wb") for n in range(8)]
+    ears.observer.stop()
+    ears.observer.join(5)
+    for other in others:
+        other.close()
+    assert [path.stat().st_size for path in sorted(tmp_path.glob("other*"))] == [0] * 8
