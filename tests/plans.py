@@ -23,7 +23,7 @@ OF_WAITING_JOBS = {"ix_jobs_claim_base"}
 """Indexes of queued jobs alone: as long as the queue, not as the history."""
 
 _MAY_BE_SCANNED = re.compile(
-    r"runs|workers|outbox|events|status_changes|changes|anon_\d+|CONSTANT|\(.*"
+    r"runs|workers|kept|outbox|events|status_changes|changes|anon_\d+|CONSTANT|\(.*"
 )
 """On SQLite, which gives aliases: few rows, or read backwards as far as is asked for."""
 
