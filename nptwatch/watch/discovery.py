@@ -29,6 +29,9 @@ _NEVER_WEIGHTS: Final = frozenset(
 )
 """Written beside the weights; never taken for them, whatever the globs say."""
 
+_NS_BOUND: Final = 2**63
+"""Nanoseconds since 1970, as databases hold them."""
+
 _NAMES: Final = 1024
 """So many names are remembered: a tree of 100,000 checkpoints has few."""
 
@@ -233,6 +236,9 @@ class Finder:
                     if name not in at_rest
                 ]
                 linked_folders += [f"{folder}/{name}" for name in listing.links]
+            else:
+                below = (_below(folder, real, name)[1] for name in listing.folders)
+                sweep.below += [path for path in below if path not in self._resting]
             linked_files += [f"{folder}/{name}" for name in listing.linked_files]
             if listing.files:
                 listing.seen = tuple(
@@ -335,6 +341,10 @@ class Finder:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
+        if (fault := _unstorable(real, found)) is not None:
+            shown = os.fsencode(path).decode(errors="replace")
+            sweep.skipped[shown] = sweep.unstorable[shown] = fault
+            return None
         signature = signature_of(found)
         if before is None or (before.signature, before.path) != (signature, real):
             before = self._seen(sweep, path, real, found)
@@ -362,6 +372,17 @@ class Finder:
             mtime_ns=found.st_mtime_ns,
             size_bytes=found.st_size,
         )
+
+
+def _unstorable(path: str, found: os.stat_result) -> str | None:
+    """Say why no database can hold a file's facts; None: it can."""
+    if not -_NS_BOUND <= found.st_mtime_ns < _NS_BOUND:
+        return "its time of change is beyond the year 2262: touch it"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its path is not UTF-8: rename it"
+    return None
 
 
 def _below(folder: str, real: str, name: str) -> tuple[str, str]:

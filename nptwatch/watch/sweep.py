@@ -23,10 +23,12 @@ class Sweep:
         woken: signatures, by real path, of files that were at rest and are no longer.
         is_partial: the walk ended early, with as many files as were wanted.
         listed: real paths of folders that were listed; not of those at rest.
+        below: real paths of the folders in one that was not to be gone into; not of those at rest.
         unlisted: real paths of folders below the root that could not be listed.
         links: real path to path below the root, of every symlinked folder that was followed.
         mounts: real paths of folders below the root at which another file system begins.
         skipped: weights files and folders left out, with the reason.
+        unstorable: those of them that no database can hold.
     """
 
     root: str
@@ -35,10 +37,12 @@ class Sweep:
     woken: dict[str, str] = field(default_factory=dict)
     is_partial: bool = False
     listed: list[str] = field(default_factory=list)
+    below: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
     mounts: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    unstorable: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> int:

@@ -145,6 +145,7 @@ class Watcher:
         self._tops: tuple[str, ...] = ()
         self._folders: tuple[str, ...] = ()
         self._unreachable: dict[str, str] = {}
+        self._unstorable: dict[str, str] = {}
         self._next_scan = 0.0
         self._is_partial = False
         self._all_heard_at: float | None = None
@@ -227,13 +228,17 @@ class Watcher:
 
     def _hear(self) -> None:
         """See that events come; look into folders of which none came until now."""
-        for folder in self._waking.check(self._tops, self._folders):
+        heard = self._waking.check(self._tops, self._folders)
+        known = frozenset(self._folders if heard else ())
+        for folder in heard:
             if folder in self._tops:  # it was not there before
                 self._mailbox.ask_rescan()
             elif not self._finder.is_resting(folder):
                 sweep = self._finder.look_in(folder, deep=False)
                 for file in sweep.files.values():
                     self._saw(file, heard=False)
+                if not self._is_partial and not known.issuperset(sweep.below):
+                    self._mailbox.ask_rescan()  # one came after the walk and before the watch
 
     def _sleep_seconds(self) -> float:
         now = time.monotonic()
@@ -388,6 +393,10 @@ class Watcher:
             log.warning("root_unreachable", root=sweep.root, reason=sweep.unreachable)
         for folder in sweep.unlisted:
             log.debug("folder_not_listed", folder=folder)
+        for path, reason in sweep.unstorable.items():
+            if path not in self._unstorable:
+                log.warning("checkpoint_left_out", path=path, reason=reason)
+        self._unstorable.update(sweep.unstorable)
 
     def _saw(self, file: SeenFile, *, heard: bool) -> None:
         self._gone.discard(file.path)

@@ -31,6 +31,7 @@ class Ears(FileSystemEventHandler):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.heard: list[str] = []
+        self.marks: set[str] = set()
         self.observer = BaseObserver(FolderEmitter)
         self.observer.schedule(self, str(folder))
         self.observer.start()
@@ -49,9 +50,10 @@ class Ears(FileSystemEventHandler):
 
     def since(self, path: str) -> set[str]:
         """Write a file that is heard of in any case; give what was heard before it and since."""
+        self.marks.add(path)  # heard of twice: made, and closed
         self.write(path)
         until(lambda: path in self.heard)
-        heard = set(self.heard) - {path}
+        heard = set(self.heard) - self.marks
         self.heard.clear()
         return heard
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import watching as w
@@ -16,11 +16,14 @@ from watching import Spy, archive, checkpoint, logged, settings, until, watching
 from nptwatch.errors import DatabaseError, SchemaError
 from nptwatch.store.records import Admission, FileState, Request
 from nptwatch.watch import listings, watcher
+from nptwatch.watch.discovery import Finder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from watching import Logs
+
+    from nptwatch.watch.sweep import Sweep
 
 
 @pytest.fixture(params=["inotify", "none", "polling"])
@@ -90,7 +93,7 @@ def test_stalled_writer_is_waited_for(
         time.sleep(1.0)  # five times as long as a whole file takes
         assert catalog.admitted == []
         assert catalog.notes[0][:2] == (str(target), FileState.SETTLING)
-        assert "half-written" in catalog.notes[0][2]
+        assert "half-written" in catalog.notes[-1][2]  # the first may have seen zero bytes
         writer.process.send_signal(signal.SIGCONT)
         writer.finish()
         until(catalog.queued)
@@ -474,3 +477,40 @@ def test_a_checkpoint_at_rest_needs_no_watch(
         checkpoints = str(root / "run/checkpoints")
         until(lambda: not any(path.startswith(checkpoints + "/") for path in list(heard)))
         assert checkpoints in heard
+
+
+def test_a_folder_made_between_the_walk_and_the_watch_is_found_soon(
+    catalog: Spy, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At start a run's folder is listed before it is heard of: what comes then sends no event."""
+    checkpoint(root / "run", "checkpoint-1")
+    walk, walks = Finder.sweep, list[int]()
+
+    def sweep(finder: Finder, **how: Any) -> list[Sweep]:
+        found = walk(finder, **how)
+        if not walks:
+            checkpoint(root / "run", "checkpoint-500")
+        walks.append(1)
+        return found
+
+    monkeypatch.setattr(Finder, "sweep", sweep)
+    with watching(catalog, settings(root, observer="inotify"), state):
+        until(lambda: len(catalog.queued()) == 2)
+
+
+def test_a_file_that_cannot_be_stored_stops_nothing(
+    catalog: Spy, root: Path, state: Path, observer: dict[str, object], logs: Logs
+) -> None:
+    """Its time is beyond what a database holds: the log says so once, the others are queued."""
+    odd = checkpoint(root / "run", "checkpoint-1")
+    os.utime(odd, ns=(2**63, 2**63))
+    if odd.stat().st_mtime_ns < 2**63:
+        pytest.skip("this file system has no such times")
+    with watching(catalog, settings(root, **observer), state) as watcher_on_it:
+        fine = checkpoint(root / "run", "checkpoint-2")
+        until(lambda: catalog.queued() == [str(fine)])
+        for file in (odd, odd.with_name("training_state.pt")):  # the marker last
+            os.utime(file)
+        watcher_on_it.rescan()
+        until(lambda: len(catalog.queued()) == 2)
+    assert len([e for e in logs if e["event"] == "checkpoint_left_out"]) == 1

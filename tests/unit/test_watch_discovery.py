@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,6 @@ from nptwatch.globs import PathGlobs
 from nptwatch.settings import WatchSettings
 from nptwatch.watch.discovery import Finder
 from nptwatch.watch.sighting import run_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -177,3 +175,22 @@ def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
 
     threading.Thread(target=look, daemon=True).start()
     assert done.wait(5)
+
+
+def test_a_file_that_no_database_can_hold_costs_only_itself(tmp_path: Path) -> None:
+    """A time beyond what 64 bits count, a name that is no UTF-8; the others are found."""
+    odd, fine = tmp_path / "run/odd/npt_weights.pt", tmp_path / "run/fine/npt_weights.pt"
+    raw = os.fsencode(tmp_path) + b"/run\xff"
+    for folder in (odd.parent, fine.parent, Path(os.fsdecode(raw))):
+        folder.mkdir(parents=True)
+        (folder / "npt_weights.pt").write_bytes(b"x")
+    os.utime(odd, ns=(2**63, 2**63))
+    if odd.stat().st_mtime_ns < 2**63:
+        pytest.skip("this file system has no such times")
+    (sweep,) = Finder(WatchSettings(roots=(tmp_path,))).sweep()
+    assert list(sweep.files) == [str(fine)]
+    assert sorted(reason.partition(":")[0] for reason in sweep.skipped.values()) == [
+        "its path is not UTF-8",
+        "its time of change is beyond the year 2262",
+    ]
+    json.dumps(sweep.skipped).encode()
