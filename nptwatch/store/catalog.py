@@ -23,8 +23,9 @@ from nptwatch.store.records import FileState, JobState, KnownFile
 from nptwatch.store.tables import Checkpoint, File
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.engine import Connection
 
     from nptwatch.store.engine import Database
@@ -49,6 +50,13 @@ class Catalog:
 
     def known_files(self, root: str) -> dict[str, KnownFile]:
         """Give what is remembered of the files below a root, by path; deleted ones left out."""
+        return self._known([File.root == root])
+
+    def known_among(self, paths: Collection[str]) -> dict[str, KnownFile]:
+        """Give what is remembered of some files, by path; deleted and unknown ones left out."""
+        return self._known([File.path.in_(chunk) for chunk in _chunks(paths)])
+
+    def _known(self, which: Sequence[ColumnElement[bool]]) -> dict[str, KnownFile]:
         query = (
             select(
                 File.path,
@@ -58,11 +66,21 @@ class Catalog:
                 File.reason,
             )
             .outerjoin(Checkpoint, Checkpoint.id == File.checkpoint_id)
-            .where(File.root == root, File.state != FileState.DELETED)
+            .where(File.state != FileState.DELETED)
         )
+        known = {}
         with self._database.read() as connection:
-            rows = connection.execute(query, execution_options={"yield_per": _AT_A_TIME})
-            return {row["path"]: KnownFile(**row) for row in rows.mappings()}
+            for these in which:
+                rows = connection.execute(query.where(these)).mappings()
+                known.update({row["path"]: KnownFile(**row) for row in rows})
+        return known
+
+    def unseen(self, root: str, is_seen: Callable[[str], bool]) -> list[str]:
+        """Give the paths below a root that somebody has not seen; deleted ones left out."""
+        query = select(File.path).where(File.root == root, File.state != FileState.DELETED)
+        with self._database.read() as connection:
+            paths = connection.scalars(query, execution_options={"yield_per": _AT_A_TIME})
+            return [path for path in paths if not is_seen(path)]
 
     def note(self, file: SeenFile, state: FileState, reason: str) -> None:
         """Remember a file that is not whole.
@@ -116,8 +134,7 @@ class Catalog:
             How many jobs were closed.
         """
         now = self._clock()
-        every = list(paths)
-        chunks = [every[start : start + CHUNK] for start in range(0, len(every), CHUNK)]
+        chunks = _chunks(paths)
         closed = 0
         with self._database.begin() as connection:
             runs = [select(File.run_id).where(File.path.in_(chunk)) for chunk in chunks]
@@ -149,3 +166,9 @@ def _is_outdated(connection: Connection, file: SeenFile) -> bool:
         file.mtime_ns,
         file.size_bytes,
     )
+
+
+def _chunks(paths: Collection[str]) -> list[list[str]]:
+    """Part paths into as many as one statement takes."""
+    every = list(paths)
+    return [every[start : start + CHUNK] for start in range(0, len(every), CHUNK)]

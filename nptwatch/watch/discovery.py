@@ -167,6 +167,10 @@ class Finder:
         """Say whether a folder's file is at rest."""
         return folder in self._resting
 
+    def holds(self, path: str) -> bool:
+        """Say whether a file is at rest."""
+        return self._resting.holds(path)
+
     @property
     def resting(self) -> int:
         """Number of files at rest."""

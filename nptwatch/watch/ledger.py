@@ -1,4 +1,4 @@
-"""The tracked files, when each is due for its next look, and what the database knew at start."""
+"""The tracked files, when each is due for its next look, and those that nobody finds."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Tracks by path, with their deadlines in a heap; an outdated deadline is skipped."""
+    """Tracks by path, with their deadlines in a heap; an outdated deadline is skipped.
+
+    Attributes:
+        tracks: by real path.
+        unseen: root by real path, of files that the database knows and no scan has come by.
+    """
 
     def __init__(self) -> None:
         self.tracks: dict[str, Track] = {}
-        self._known: dict[str, dict[str, KnownFile]] = {}
+        self.unseen: dict[str, str] = {}
         self._deadlines: list[tuple[float, int, str]] = []
         self._order = itertools.count()
         self._newest_whole: dict[str, int] = {}
 
-    def remember(self, root: str, known: dict[str, KnownFile]) -> None:
-        """Take over what the database knows below a root, by path, of files not looked at yet."""
-        self._known[root] = known
-
-    def saw(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
+    def saw(
+        self, file: SeenFile, *, now: float, heard: bool, known: KnownFile | None = None
+    ) -> Track | None:
         """Take a sighting.
 
         Args:
             now: monotonic seconds.
             heard: an event led to it, not a scan.
+            known: what the database knows of a file that is not tracked.
 
         Returns:
             The track, where the file is new or has changed; None where nothing is to be done.
         """
         track = self.tracks.get(file.path)
         if track is None:
-            return self._begin(file, now=now, heard=heard)
+            return self._begin(file, known, now=now, heard=heard)
         track.heard = track.heard or heard
         if track.file.signature == file.signature:
             if heard and track.state is FileState.SETTLING:
@@ -82,7 +86,7 @@ class Ledger:
     def forget(self, path: str) -> None:
         """Drop a file that is gone."""
         self.tracks.pop(path, None)
-        self._take_known(path)
+        self.unseen.pop(path, None)
 
     def settled(self) -> list[Track]:
         """Return the whole files that nothing is waited for."""
@@ -98,19 +102,15 @@ class Ledger:
         del self.tracks[path]
 
     def paths(self) -> dict[str, str]:
-        """Return the root of every path that is tracked or known to the database."""
-        known = {path: root for root, files in self._known.items() for path in files}
-        return known | {path: track.file.root for path, track in self.tracks.items()}
+        """Return the root of every path that is tracked or looked for."""
+        return self.unseen | {path: track.file.root for path, track in self.tracks.items()}
 
-    def _take_known(self, path: str) -> KnownFile | None:
-        """Give what the database knew of a file, once; it may have been of another root."""
-        found = [files.pop(path) for files in self._known.values() if path in files]
-        return found[-1] if found else None
-
-    def _begin(self, file: SeenFile, *, now: float, heard: bool) -> Track | None:
+    def _begin(
+        self, file: SeenFile, known: KnownFile | None, *, now: float, heard: bool
+    ) -> Track | None:
         track = Track(file=file, heard=heard)
         self.tracks[file.path] = track
-        known = self._take_known(file.path)
+        self.unseen.pop(file.path, None)
         if known is not None:
             track.noted = (known.state, known.reason or "")
             settled = known.state is not FileState.SETTLING and known.signature == file.signature

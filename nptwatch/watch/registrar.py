@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from nptwatch.errors import DatabaseError
 from nptwatch.npt.files import CONFIG, base_model_of, step_of
 from nptwatch.store.records import Admission, FileState, WholeFile
 
@@ -59,9 +60,21 @@ class Registrar:
         self._renamed: set[str] = set()
         self.counts: Counter[str] = Counter()
 
-    def known_files(self, root: str) -> dict[str, KnownFile]:
-        """Return what the database knows below a root, by path."""
-        return self._catalog.known_files(root)
+    def known_among(self, paths: Collection[str]) -> dict[str, KnownFile]:
+        """Return what the database knows of some files, by path.
+
+        Where it cannot be asked now it is nothing: admission will tell that they were known.
+        """
+        try:
+            return self._catalog.known_among(paths) if paths else {}
+        except DatabaseError as exc:
+            if not exc.retryable:
+                raise
+            return {}
+
+    def unseen(self, root: str, is_seen: Callable[[str], bool]) -> list[str]:
+        """Return the paths that the database knows below a root and somebody has not seen."""
+        return self._catalog.unseen(root, is_seen)
 
     def note(self, track: Track, decision: Decision) -> None:
         """Store a state other than whole, unless only a number in its reason is new."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from nptwatch.settings import WatchSettings
     from nptwatch.store.catalog import Catalog
-    from nptwatch.store.records import Request, SeenFile
+    from nptwatch.store.records import KnownFile, Request, SeenFile
     from nptwatch.watch.readiness import Look, Track
     from nptwatch.watch.sweep import Sweep
 
@@ -139,7 +139,7 @@ class Watcher:
             is_of_interest=self._finder.is_of_interest,
         )
         self._ledger = Ledger()
-        self._restored: set[str] = set()
+        self._compared: set[str] = set()
         self._gone: set[str] = set()
         self._second_looks: dict[str, float] = {}
         self._tops: tuple[str, ...] = ()
@@ -183,8 +183,8 @@ class Watcher:
         """Look at everything twice, `settle_seconds` apart; admit what is whole."""
         counts = self._registrar.counts
         counts.clear()
-        self._restore()
         self._scan()
+        self._compare()
         for seconds in (0.0, self._patience.settle_seconds):
             threading.Event().wait(seconds)
             for track in self._open_tracks():
@@ -208,11 +208,11 @@ class Watcher:
     # -- one turn of the loop ------------------------------------------------------------------
 
     def _turn(self, stop: threading.Event) -> None:
-        self._restore()
         self._take_hints()
         if time.monotonic() >= self._next_scan or self._wants_more():
             self._scan(at_most=PORTION)
             self._waking.scanned()
+        self._compare()
         self._waking.poll(self._poll)
         self._flush_gone()
         self._work(stop)
@@ -308,12 +308,19 @@ class Watcher:
 
     # -- scanning ------------------------------------------------------------------------------
 
-    def _restore(self) -> None:
-        """Load what the database knows of each root, once."""
+    def _compare(self) -> None:
+        """Once each root was walked to its end, ask for what only the database knows below it."""
+        if self._is_partial or self.last_scan is None:
+            return
         for root in self._finder.roots():
-            if root not in self._restored:
-                self._ledger.remember(root, self._registrar.known_files(root))
-                self._restored.add(root)
+            if root not in self._compared and root not in self._unreachable:
+                for path in self._registrar.unseen(root, self._has_seen):
+                    self._ledger.unseen[path] = root
+                    self._missed(path, root)
+                self._compared.add(root)
+
+    def _has_seen(self, path: str) -> bool:
+        return path in self._ledger.tracks or self._finder.holds(path)
 
     def _scan(self, *, at_most: float = math.inf) -> None:
         """Walk all roots.
@@ -328,8 +335,11 @@ class Watcher:
         for sweep in sweeps:
             self._log_reachability(sweep)
             newest_first = sorted(sweep.files.values(), key=lambda f: f.mtime_ns, reverse=True)
+            new = [file.path for file in newest_first if file.path not in self._ledger.tracks]
+            known = self._registrar.known_among(new)
             for file in newest_first:
-                self._saw(file, heard=sweep.is_unchanged(file))
+                heard = sweep.is_unchanged(file)
+                self._saw(file, heard=heard, known=known.get(file.path))
             for path in sweep.missing:
                 self._missed(path, sweep.root)
         files = sum(len(sweep.files) for sweep in sweeps) + self._finder.resting
@@ -398,9 +408,9 @@ class Watcher:
                 log.warning("checkpoint_left_out", path=path, reason=reason)
         self._unstorable.update(sweep.unstorable)
 
-    def _saw(self, file: SeenFile, *, heard: bool) -> None:
+    def _saw(self, file: SeenFile, *, heard: bool, known: KnownFile | None = None) -> None:
         self._gone.discard(file.path)
-        track = self._ledger.saw(file, now=time.monotonic(), heard=heard)
+        track = self._ledger.saw(file, now=time.monotonic(), heard=heard, known=known)
         if track is not None and track.state is FileState.WHOLE:
             self._registrar.confirm_later(track)
 

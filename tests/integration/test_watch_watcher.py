@@ -259,6 +259,49 @@ def test_deletion_while_down_is_noticed_at_start(
     assert catalog.deleted == [str(gone)]
 
 
+def test_deletion_is_noticed_when_a_root_that_was_away_at_start_is_back(
+    catalog: Spy, root: Path, state: Path, waking: dict[str, object]
+) -> None:
+    """Nothing is said of a share's files until it is mounted; then of what went meanwhile."""
+    gone = checkpoint(root / "run", "checkpoint-1")
+    checkpoint(root / "run", "checkpoint-2")
+    config = settings(root, **waking | {"rescan_seconds": 0.2})
+    with watching(catalog, config, state):
+        until(lambda: len(catalog.queued()) == 2)
+    away = root.with_name("away")
+    root.rename(away)
+    root.mkdir()
+    with watching(catalog, config, state) as watcher_on_it:
+        until(lambda: watcher_on_it.last_scan is not None)
+        time.sleep(0.5)
+        assert catalog.deleted == []
+        root.rmdir()
+        shutil.rmtree((away / gone.relative_to(root)).parent)
+        away.rename(root)
+        until(lambda: catalog.deleted)
+    assert catalog.deleted == [str(gone)]
+    assert len(catalog.queued()) == 2
+
+
+def test_a_database_that_is_away_at_start_repeats_and_loses_nothing(
+    catalog: Spy, root: Path, state: Path, waking: dict[str, object], logs: Logs
+) -> None:
+    """What it knew is asked for when it is back: no second job, and a deletion is noticed."""
+    gone = checkpoint(root / "run", "checkpoint-1")
+    checkpoint(root / "run", "checkpoint-2")
+    config = settings(root, **waking | {"rescan_seconds": 0.2})
+    with watching(catalog, config, state):
+        until(lambda: len(catalog.queued()) == 2)
+    shutil.rmtree(gone.parent)
+    catalog.broken = DatabaseError("locked")
+    with watching(catalog, config, state):
+        logged(logs, "database_unavailable")
+        catalog.broken = None
+        until(lambda: catalog.deleted and len(catalog.admitted) >= 3)
+    assert catalog.deleted == [str(gone)]
+    assert {admission for _, admission in catalog.admitted[2:]} == {Admission.KNOWN}
+
+
 def test_touched_file_is_known(
     catalog: Spy, root: Path, state: Path, observer: dict[str, object]
 ) -> None:

@@ -18,7 +18,7 @@ from nptwatch.settings import WatchSettings
 from nptwatch.store.catalog import Catalog
 from nptwatch.store.engine import Database
 from nptwatch.store.migrate import upgrade
-from nptwatch.store.records import Admission, FileState, KnownFile, Request
+from nptwatch.store.records import Admission, FileState, Request
 from nptwatch.watch import listings, watcher
 from nptwatch.watch.watcher import Watcher
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from nptwatch.store.records import SeenFile, WholeFile
+    from nptwatch.store.records import KnownFile, SeenFile, WholeFile
 
 Logs: TypeAlias = "Sequence[Mapping[str, Any]]"
 """Log events, as the fixture gives them."""
@@ -194,10 +194,15 @@ class Spy:
         if self.broken is not None:
             raise self.broken
 
-    def known_files(self, root: str) -> dict[str, KnownFile]:
+    def known_among(self, paths: Collection[str]) -> dict[str, KnownFile]:
         """Pass on."""
         self._check()
-        return self.inner.known_files(root)
+        return self.inner.known_among(paths)
+
+    def unseen(self, root: str, is_seen: Callable[[str], bool]) -> list[str]:
+        """Pass on."""
+        self._check()
+        return self.inner.unseen(root, is_seen)
 
     def note(self, file: SeenFile, state: FileState, reason: str) -> None:
         """Pass on and remember."""
@@ -225,11 +230,8 @@ class Spy:
 
     def state_of(self, path: Path) -> FileState | None:
         """Return the state last stored for a path."""
-        for root in map(str, path.parents):
-            row = self.inner.known_files(root).get(str(path))
-            if row is not None:
-                return row.state
-        return None
+        row = self.inner.known_among([str(path)]).get(str(path))
+        return None if row is None else row.state
 
 
 @contextmanager

@@ -307,3 +307,25 @@ def test_known_files_are_those_of_the_root(catalog: Catalog) -> None:
     catalog.admit(whole(), QUICK)
     assert catalog.known_files("/elsewhere") == {}
     assert list(catalog.known_files(ROOT)) == [path_of("a", "checkpoint-100")]
+
+
+def test_files_are_known_by_their_paths(catalog: Catalog) -> None:
+    """More are asked for than one statement takes; unknown and deleted ones are left out."""
+    paths = [path_of("a", f"checkpoint-{n}") for n in range(1_200)]
+    for n in (1, 2, 1_199):
+        catalog.admit(whole(step=n, content=str(n)), QUICK)
+    catalog.gone([paths[2]])
+    known = catalog.known_among(paths)
+    assert known.keys() == {paths[1], paths[1_199]}
+    assert known[paths[1]] == catalog.known_files(ROOT)[paths[1]]
+    assert catalog.known_among([]) == {}
+
+
+def test_paths_that_nobody_has_seen(catalog: Catalog) -> None:
+    """They are those below the root that were not deleted already."""
+    paths = [path_of("a", f"checkpoint-{n}") for n in (1, 2, 3)]
+    for n in (1, 2, 3):
+        catalog.admit(whole(step=n, content=str(n)), QUICK)
+    catalog.gone([paths[1]])
+    assert catalog.unseen(ROOT, lambda path: path == paths[0]) == [paths[2]]
+    assert catalog.unseen("/elsewhere", lambda _path: False) == []
