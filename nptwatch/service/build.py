@@ -55,13 +55,18 @@ class Stores:
 
 
 def open_stores(
-    settings: Settings, *, migrate: bool = False, application: str = "nptwatch"
+    settings: Settings,
+    *,
+    migrate: bool = False,
+    on_migration: Callable[[], None] | None = None,
+    application: str = "nptwatch",
 ) -> Stores:
     """Connect to the database.
 
     Args:
         migrate: create or upgrade a SQLite database first. A server's schema is its
             administrator's: `nptwatch db upgrade`.
+        on_migration: called before one of an older version is upgraded.
         application: as which it is seen at a server.
 
     Raises:
@@ -73,7 +78,9 @@ def open_stores(
         require_writable(settings.state_dir)
     database = Database.of(settings, application=application)
     try:
-        _require_schema(database, may_upgrade=migrate and is_sqlite(settings))
+        _require_schema(
+            database, may_upgrade=migrate and is_sqlite(settings), on_migration=on_migration
+        )
     except BaseException:
         database.close()
         raise
@@ -184,11 +191,15 @@ def is_sqlite(settings: Settings) -> bool:
     return settings.database_url.partition(":")[0].partition("+")[0] == "sqlite"
 
 
-def _require_schema(database: Database, *, may_upgrade: bool) -> None:
+def _require_schema(
+    database: Database, *, may_upgrade: bool, on_migration: Callable[[], None] | None
+) -> None:
     try:
         migrations.check(database)
     except SchemaError:
         if not may_upgrade:
             raise
+        if on_migration is not None and migrations.current(database) is not None:
+            on_migration()
         migrations.upgrade(database)
         migrations.check(database)

@@ -83,6 +83,7 @@ class Crew:
     Args:
         is_heard: somebody wants to know its `summary`.
         patience: how long its helpers may be silent (see Health).
+        on_migration: called before a database of an older version is upgraded.
 
     Attributes:
         health: how its helpers are.
@@ -96,6 +97,7 @@ class Crew:
         worker_arguments: Sequence[str],
         is_heard: bool = False,
         patience: Mapping[str, float] = PATIENCE_SECONDS,
+        on_migration: Callable[[], None] | None = None,
     ) -> None:
         self._is_heard = is_heard
         self.summary = "starts"
@@ -105,7 +107,9 @@ class Crew:
         )
         targets = make_targets(settings, env=os.environ)
         self._settings = settings
-        self._stores = open_stores(settings, migrate=True, application="nptwatch run")
+        self._stores = open_stores(
+            settings, migrate=True, on_migration=on_migration, application="nptwatch run"
+        )
         self._supervisor = Supervisor(settings, self._stores, arguments=worker_arguments)
         self._watcher = build_watcher(
             settings,

@@ -28,6 +28,9 @@ CHECK_SECONDS = 1.0
 STOP_TAKES_SECONDS = 30.0
 """How much longer than its workers a daemon may take to stop."""
 
+MIGRATION_SECONDS = 3600.0
+"""How long a start may take where a history of years is brought to a newer schema."""
+
 HELPER_DIED = 1
 """Exit code that makes systemd start the daemon again."""
 
@@ -95,7 +98,14 @@ class Daemon:
             worker_arguments=self._worker_arguments,
             is_heard=self._notifier.is_heard,
             patience=self._patience,
+            on_migration=self._on_migration,
         )
+
+    def _on_migration(self) -> None:
+        """A copy is made and every table may be written anew: of years, that takes minutes."""
+        log.info("database_upgrading", then="the daemon starts")
+        self._notifier.status("brings the database up to date")
+        self._notifier.busy(MIGRATION_SECONDS)
 
     def _mind(self, crew: Crew) -> int:
         while True:

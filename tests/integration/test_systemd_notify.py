@@ -18,6 +18,7 @@ from serving import DaemonProcess, HostProcess, Place
 from watching import until
 
 from nptwatch.service.systemd import Notifier
+from nptwatch.store.migrate import REVISIONS, current, downgrade
 from nptwatch.store.records import JobState
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def test_the_daemon_says_how_it_is(place: Place, manager: Manager) -> None:
     try:
         manager.wait_for("READY=1")
         assert daemon.log("daemon_started")
+        assert manager.got == ["READY=1"], "a new database takes no time"
         manager.wait_for("STATUS=0 queued, 0 at work")
         manager.wait_for("WATCHDOG=1", seconds=WATCHDOG_SECONDS)
         place.checkpoint(1, mse=0.08)
@@ -74,6 +76,25 @@ def test_the_daemon_says_how_it_is(place: Place, manager: Manager) -> None:
         manager.wait_for("STOPPING=1")
         assert manager.wait_for("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=50000000"
         assert daemon.process.wait(40) == 0
+    finally:
+        daemon.close()
+
+
+def test_a_start_that_upgrades_the_database_asks_for_its_time(
+    place: Place, manager: Manager
+) -> None:
+    """A history of years may take longer than a start may; systemd would end it in the middle."""
+    downgrade(place.stores.database, REVISIONS[-2])
+    place.close()
+    daemon = DaemonProcess(place, place.settings())
+    try:
+        manager.wait_for("READY=1")
+        assert daemon.log("database_upgrading")
+        asked = manager.got.index("EXTEND_TIMEOUT_USEC=3600000000")
+        assert manager.got[asked - 1] == "STATUS=brings the database up to date"
+        assert asked < manager.got.index("READY=1")
+        assert current(place.stores.database) == REVISIONS[-1]
+        assert daemon.stop() == 0
     finally:
         daemon.close()
 
