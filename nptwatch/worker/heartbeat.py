@@ -1,7 +1,8 @@
-"""Renews the lease of the job in hand, and ends a job that outlasts the stop's time-out."""
+"""Renews the lease of the job in hand, and ends one that hangs or outlasts the stop's time-out."""
 
 from __future__ import annotations
 
+import faulthandler
 import threading
 import time
 from contextvars import copy_context
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from nptwatch.errors import DatabaseError
-from nptwatch.store.records import WorkerState
+from nptwatch.store.records import JobState, WorkerState
 from nptwatch.worker.resident import resident_bytes
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class Heartbeat:
     """A thread for as long as one job is in hand.
 
     Args:
-        abandon: called when the job was handed back because the stop's time-out passed while it
-            was measured; the measuring thread may be deep in a library, so this ends the process.
+        abandon: called when the job was given back because a time-out passed while it was
+            measured; the measuring thread may be deep in a library, so this ends the process.
 
     Attributes:
-        over: set when there is no point in going on with the job: the lease is lost, or the
-            time-out of the stop passed.
+        over: set when there is no point in going on with the job: the lease is lost, or a
+            time-out passed.
     """
 
     def __init__(
@@ -97,10 +98,14 @@ class Heartbeat:
             self._workers.beat(self._worker_id, state=state, job_id=self._claim.job_id)
 
     def _run(self) -> None:
-        due = time.monotonic()  # at once: others see what this worker is at
+        began = due = time.monotonic()  # at once: others see what this worker is at
+        most_seconds = self._settings.max_job_minutes * 60
         while not self._ended.is_set():
             if self._wake.stopped_for > self._settings.shutdown_seconds:
                 self._hand_back()
+                return
+            if 0 < most_seconds < time.monotonic() - began:
+                self._time_out()
                 return
             if time.monotonic() >= due:
                 due = time.monotonic() + self._interval_seconds
@@ -132,6 +137,43 @@ class Heartbeat:
             log.warning("heartbeat_failed", job_id=self._claim.job_id, error=str(error))
             return True
         return held
+
+    def _time_out(self) -> None:
+        """End a hang, on a dead mount or in a driver: the heartbeat would hold its job for ever."""
+        reason = f"not done after {self._settings.max_job_minutes:g} min (worker.max_job_minutes)"
+        try:
+            state = self._give_back(reason)
+            if state is None:
+                self._lost()
+                return
+            self._workers.stopped(self._worker_id)
+        except DatabaseError as error:  # the lease will expire instead
+            log.warning("hand_back_failed", job_id=self._claim.job_id, error=str(error))
+            state = None
+        log.error("job_timed_out", job_id=self._claim.job_id, reason=reason, state=state)
+        faulthandler.dump_traceback()  # to standard error: where it hangs
+        self.over.set()
+        self._abandon()
+
+    def _give_back(self, reason: str) -> JobState | None:
+        """Count a time-out, unless the base is still being loaded; None: the lease was lost."""
+        delay_seconds = self._settings.retry_delay_seconds
+        if self._state is WorkerState.LOADING:
+            held = self._queue.release(
+                self._claim,
+                self._worker_id,
+                reason=f"its base: {reason}",
+                delay_seconds=delay_seconds,
+            )
+            return JobState.QUEUED if held else None
+        return self._queue.fail(
+            self._claim,
+            self._worker_id,
+            cause="timeout",
+            error=reason,
+            max_attempts=self._settings.max_attempts,
+            retry_delay_seconds=delay_seconds,
+        )
 
     def _hand_back(self) -> None:
         reason = f"the worker stopped and had {self._settings.shutdown_seconds:g} s to finish"

@@ -366,6 +366,34 @@ def test_a_stop_hands_back_a_job_that_does_not_finish(place: Place, start: Start
     assert "worker stopped" in (job.reason or "")
 
 
+def test_a_job_that_hangs_is_ended_and_holds_up_no_other(place: Place, start: Start) -> None:
+    """Its heartbeat goes on; after `max_job_minutes` it is counted, and at last quarantined."""
+    fine = place.checkpoint(100, mse=0.08)
+    weights = place.checkpoint(200, do="block")
+    daemon = start(place.settings(worker={"max_job_minutes": 1 / 60, "max_attempts": 2}))
+    until(lambda: place.job_state(200) == JobState.FAILED, seconds=LONG)
+    until(lambda: place.job_state(100) == JobState.DONE, seconds=LONG)
+
+    assert (times_measured(weights), times_measured(fine)) == (2, 1)
+    assert place.job(200).reason == "timeout: not done after 0.0166667 min (worker.max_job_minutes)"
+    assert [event["state"] for event in daemon.log("job_timed_out")] == ["queued", "failed"]
+    assert "Thread 0x" in daemon.text(), "where it hangs"
+    assert not daemon.log("worker_crashed")
+    assert daemon.stop() == 0
+
+
+def test_a_base_model_that_never_loads_is_ended_and_blames_no_checkpoint(
+    place: Place, start: Start
+) -> None:
+    """The job goes back uncounted, and says why."""
+    place.checkpoint(100, base="load")
+    daemon = start(place.settings(worker={"max_job_minutes": 1 / 60}))
+    daemon.wait_for("job_timed_out", times=2, seconds=LONG)
+    assert place.job(100).attempts == 0
+    until(lambda: "its base: not done after" in (place.job(100).reason or ""))
+    assert daemon.stop() == 0
+
+
 def test_a_second_interrupt_cuts_the_wait_short(place: Place, start: Start) -> None:
     """Ctrl-C twice does not wait for `shutdown_seconds`; the job goes back uncounted."""
     weights = place.checkpoint(100, do="block")
