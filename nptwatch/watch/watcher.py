@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nptwatch.errors import CheckpointDeletedError, DatabaseError
+from nptwatch.errors import DatabaseError
 from nptwatch.store.records import Admission, FileState
+from nptwatch.watch.absences import Absences
 from nptwatch.watch.discovery import Finder, everything, nothing
 from nptwatch.watch.ledger import Ledger
 from nptwatch.watch.mailbox import Mailbox
-from nptwatch.watch.readiness import decide, look_at, patience_of
-from nptwatch.watch.registrar import BATCH, Registrar, no_minimum
-from nptwatch.watch.sighting import is_gone, unreachable
+from nptwatch.watch.registrar import Registrar, no_minimum
+from nptwatch.watch.settling import Settling
 from nptwatch.watch.survey import Action, Verdict, survey
 from nptwatch.watch.waking import make_waking
 
@@ -120,7 +120,6 @@ class Watcher:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._patience = patience_of(settings)
         self._registrar = Registrar(
             catalog=catalog,
             request=request,
@@ -139,8 +138,7 @@ class Watcher:
             is_of_interest=self._finder.is_of_interest,
         )
         self._ledger = Ledger()
-        self._compared: set[str] = set()
-        self._gone: set[str] = set()
+        self._absences = Absences(self._ledger, self._registrar, self._finder)
         self._second_looks: dict[str, float] = {}
         self._tops: tuple[str, ...] = ()
         self._folders: tuple[str, ...] = ()
@@ -149,7 +147,15 @@ class Watcher:
         self._next_scan = 0.0
         self._is_partial = False
         self._all_heard_at: float | None = None
-        self._whole: list[tuple[Track, Look]] = []
+        self._settling = Settling(
+            ledger=self._ledger,
+            registrar=self._registrar,
+            settings=settings,
+            clock=clock,
+            on_missing=self._absences.suspect,
+            on_whole=self._doubt_observer,
+            on_progress=on_progress,
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set. A lost database is retried; a wrong schema is raised."""
@@ -184,13 +190,11 @@ class Watcher:
         counts = self._registrar.counts
         counts.clear()
         self._scan()
-        self._compare()
-        for seconds in (0.0, self._patience.settle_seconds):
+        self._absences.compare(self._unreachable)
+        for seconds in (0.0, self._settings.settle_seconds):
             threading.Event().wait(seconds)
-            for track in self._open_tracks():
-                self._look(track)
-            self._flush_whole()
-        self._flush_gone()
+            self._settling.look_at_all()
+        self._absences.store()
         while self._registrar.to_confirm:
             self._registrar.confirm_next()
         states = Counter(track.state for track in self._ledger.tracks.values())
@@ -212,10 +216,12 @@ class Watcher:
         if time.monotonic() >= self._next_scan or self._wants_more():
             self._scan(at_most=PORTION)
             self._waking.scanned()
-        self._compare()
+        if not self._is_partial:
+            self._absences.compare(self._unreachable)
         self._waking.poll(self._poll)
-        self._flush_gone()
-        self._work(stop)
+        self._absences.store()
+        self._settling.work(stop, seconds=_SLICE_SECONDS)
+        self._absences.store()
         self._hear()
         if self._all_heard_at is None and not self._is_partial:
             self._all_heard_at = self._clock().timestamp()
@@ -250,34 +256,6 @@ class Watcher:
             deadlines.append(poll)
         return 0.0 if self._registrar.to_confirm else max(0.0, min(deadlines) - now)
 
-    def _work(self, stop: threading.Event) -> None:
-        """Look at what is due, for one slice of time; then confirm what was known at start.
-
-        What was found whole is stored before anything is heard of it again: looks that could not
-        be are due once more.
-        """
-        try:
-            self._look_for_a_slice(stop)
-            self._flush_whole()
-        except DatabaseError:
-            for track, _ in self._whole:
-                self._ledger.schedule(track, time.monotonic())
-            self._whole.clear()
-            raise
-
-    def _look_for_a_slice(self, stop: threading.Event) -> None:
-        until = time.monotonic() + _SLICE_SECONDS
-        while (now := time.monotonic()) < until and not stop.is_set():
-            track = self._ledger.next_due()
-            if track is not None and track.due is not None and track.due <= now:
-                self._look(track)
-            elif self._whole:
-                self._flush_whole()
-            elif self._registrar.to_confirm:
-                self._registrar.confirm_next()
-            else:
-                return
-
     def _take_hints(self) -> None:
         now = time.monotonic()
         hints = self._mailbox.take()
@@ -301,26 +279,12 @@ class Watcher:
         prefix = folder.rstrip("/") + "/"
         tracks = self._ledger.tracks
         for path in [p for p in tracks if p.startswith(prefix) and p not in sweep.files]:
-            self._missed(path, tracks[path].file.root)
+            self._absences.suspect(path, tracks[path].file.root)
         for path in sweep.missing:
-            self._missed(path, sweep.root)
+            self._absences.suspect(path, sweep.root)
         return sweep
 
     # -- scanning ------------------------------------------------------------------------------
-
-    def _compare(self) -> None:
-        """Once each root was walked to its end, ask for what only the database knows below it."""
-        if self._is_partial or self.last_scan is None:
-            return
-        for root in self._finder.roots():
-            if root not in self._compared and root not in self._unreachable:
-                for path in self._registrar.unseen(root, self._has_seen):
-                    self._ledger.unseen[path] = root
-                    self._missed(path, root)
-                self._compared.add(root)
-
-    def _has_seen(self, path: str) -> bool:
-        return path in self._ledger.tracks or self._finder.holds(path)
 
     def _scan(self, *, at_most: float = math.inf) -> None:
         """Walk all roots.
@@ -341,10 +305,10 @@ class Watcher:
                 heard = sweep.is_unchanged(file)
                 self._saw(file, heard=heard, known=known.get(file.path))
             for path in sweep.missing:
-                self._missed(path, sweep.root)
+                self._absences.suspect(path, sweep.root)
         files = sum(len(sweep.files) for sweep in sweeps) + self._finder.resting
         if not self._is_partial:
-            self._look_for_missed(sweeps)
+            self._absences.look_for(sweeps)
         self._watch_folders(sweeps)
         self._let_rest()
         self._registrar.retry_nameless(self._ledger.tracks)
@@ -363,12 +327,6 @@ class Watcher:
         for track in self._ledger.settled():
             if not self._registrar.awaits(track.file.path) and self._finder.rest(track.file):
                 self._ledger.let_rest(track.file.path)
-
-    def _look_for_missed(self, sweeps: Sequence[Sweep]) -> None:
-        """Ask for each file that was known and is not in a walk that came to its end."""
-        for path, root in self._ledger.paths().items():
-            if not any(path in sweep.files for sweep in sweeps):
-                self._missed(path, root)
 
     def _watch_folders(self, sweeps: Sequence[Sweep]) -> None:
         """Note of which folders events are wanted; after a part of a walk, of more than before."""
@@ -409,68 +367,10 @@ class Watcher:
         self._unstorable.update(sweep.unstorable)
 
     def _saw(self, file: SeenFile, *, heard: bool, known: KnownFile | None = None) -> None:
-        self._gone.discard(file.path)
+        self._absences.clear(file.path)
         track = self._ledger.saw(file, now=time.monotonic(), heard=heard, known=known)
         if track is not None and track.state is FileState.WHOLE:
             self._registrar.confirm_later(track)
-
-    def _missed(self, path: str, root: str) -> None:
-        """Call a file deleted only if it is: not when its root is away, or it is now left out."""
-        if is_gone(path) and unreachable(root) is None:
-            self._gone.add(path)
-
-    def _flush_gone(self) -> None:
-        if not self._gone:
-            return
-        paths = sorted(self._gone)
-        self._registrar.gone(paths)
-        for path in paths:
-            self._ledger.forget(path)
-        self._gone.clear()
-
-    # -- one file ------------------------------------------------------------------------------
-
-    def _open_tracks(self) -> list[Track]:
-        tracks = [t for t in self._ledger.tracks.values() if t.state is FileState.SETTLING]
-        return sorted(tracks, key=lambda t: t.file.mtime_ns, reverse=True)
-
-    def _look(self, track: Track) -> None:
-        self._on_progress()
-        now = time.monotonic()
-        try:
-            look = look_at(
-                track.file, self._settings.markers, at=now, wall=self._clock().timestamp()
-            )
-        except CheckpointDeletedError:
-            self._ledger.schedule(track, now + self._settings.rescan_seconds)
-            self._missed(track.file.path, track.file.root)
-            self._flush_gone()
-            return
-        same_seconds = track.take(look)
-        newest = self._ledger.newest_step(look.file.run_path)
-        decision = decide(look, same_seconds, newest, self._patience)
-        if decision.state is FileState.WHOLE and look.fingerprint is not None:
-            if decision.reason:
-                log.warning("marker_ignored", path=look.file.path, reason=decision.reason)
-            self._whole.append((track, look))
-            self._ledger.schedule(track, None)
-            if len(self._whole) >= BATCH:
-                self._flush_whole()
-            return
-        if look.fault is not None:  # else complete, to be looked at once more: not worth a row
-            self._registrar.note(track, decision)  # on failure the look stays due and is repeated
-        track.state = decision.state
-        recheck = decision.recheck_seconds
-        self._ledger.schedule(track, None if recheck is None else now + recheck)
-
-    def _flush_whole(self) -> None:
-        """Store the files that were found whole."""
-        self._registrar.admit([(track, str(look.fingerprint)) for track, look in self._whole])
-        for track, look in self._whole:
-            track.state = FileState.WHOLE
-            self._ledger.became_whole(track)
-            self._doubt_observer(track, look)
-        self._whole.clear()
 
     def _doubt_observer(self, track: Track, look: Look) -> None:
         """Where a checkpoint came without any event, the observer may be deaf."""
