@@ -13,18 +13,10 @@ from nptwatch.errors import DatabaseError
 from nptwatch.store.engine import utc_now
 from nptwatch.store.labels import ANYTHING
 from nptwatch.store.recording import follow_nothing, keep_nothing
-from nptwatch.store.records import JobState, WorkerState
+from nptwatch.store.records import WorkerState
 from nptwatch.worker.diagnose import Diagnoser, Diagnosis
 from nptwatch.worker.heartbeat import Heartbeat
-from nptwatch.worker.outcomes import (
-    AskAgain,
-    Close,
-    Fault,
-    HandBack,
-    Outcome,
-    Store,
-    StoreKnown,
-)
+from nptwatch.worker.recorder import Recorder
 from nptwatch.worker.resident import resident_bytes
 from nptwatch.worker.sight import Sight
 from nptwatch.worker.taking import Taking
@@ -39,12 +31,12 @@ if TYPE_CHECKING:
     from nptwatch.store.queue import Queue
     from nptwatch.store.records import (
         Claim,
-        Finished,
         FollowUp,
         KeepRule,
         Request,
     )
     from nptwatch.store.workers import Workers
+    from nptwatch.worker.outcomes import Outcome
     from nptwatch.worker.wake import Wake
 
 __all__ = ["Diagnoser", "WorkerLoop"]
@@ -105,10 +97,15 @@ class WorkerLoop:
         self._queue = queue
         self._workers = workers
         self._diagnoser = diagnoser
-        self._rules = rules
-        self._follow = follow
-        self._keep = keep
-        self._on_wanted = on_wanted
+        self._recorder = Recorder(
+            queue=queue,
+            worker_id=worker_id,
+            settings=settings,
+            rules=rules,
+            follow=follow,
+            keep=keep,
+            on_wanted=on_wanted,
+        )
         self._settings = settings
         self._worker_id = worker_id
         self._wake = wake
@@ -116,7 +113,6 @@ class WorkerLoop:
         self._until_empty = until_empty
         self._clock = clock
         self._seen_at: datetime | None = None
-        self._jobs_done = 0
         self._is_queue_empty = False
         self._idle_since: float | None = None
         self._is_stale = False
@@ -252,7 +248,7 @@ class WorkerLoop:
         pause_seconds = FIRST_RETRY_SECONDS
         while not heartbeat.over.is_set():
             try:
-                self._write(claim, outcome)
+                self._recorder.write(claim, outcome)
             except DatabaseError as error:
                 _raise_if_final(error)
                 if pause_seconds == FIRST_RETRY_SECONDS:
@@ -262,113 +258,6 @@ class WorkerLoop:
             else:
                 return
         log.warning("outcome_dropped", job_id=claim.job_id, outcome=type(outcome).__name__)
-
-    def _write(self, claim: Claim, outcome: Outcome) -> None:
-        match outcome:
-            case Store(measured=measured):
-                done = self._queue.finish(
-                    claim, self._worker_id, measured, self._rules, self._follow, self._keep
-                )
-                self._log_done(
-                    claim,
-                    done,
-                    grade=measured.grade,
-                    mse=measured.mse,
-                    cosine=measured.cosine,
-                    error=measured.error,
-                    duration_seconds=round(measured.duration_seconds, 3),
-                )
-            case StoreKnown(result_id=result_id):
-                done = self._queue.finish_known(
-                    claim, self._worker_id, result_id, self._rules, self._follow, self._keep
-                )
-                self._log_done(claim, done, known=True)
-            case Close():
-                self._close(claim, outcome)
-            case AskAgain(request=request):
-                self._ask_again(claim, request)
-            case HandBack():
-                self._hand_back(claim, outcome)
-            case Fault():
-                self._fail(claim, outcome)
-
-    def _close(self, claim: Claim, outcome: Close) -> None:
-        state = self._queue.close(
-            claim.job_id,
-            self._worker_id,
-            outcome.state,
-            outcome.reason,
-            looked_at=claim.paths,
-        )
-        if state is None:
-            self._log_lost(claim)
-        elif state == JobState.QUEUED:
-            log.info("checkpoint_moved", reason=outcome.reason, **_which(claim))
-        else:
-            tell = log.warning if state == JobState.UNLOADABLE else log.info
-            tell(f"checkpoint_{state}", reason=outcome.reason, **_which(claim))
-
-    def _ask_again(self, claim: Claim, request: Request) -> None:
-        if self._queue.ask_again(claim.job_id, self._worker_id, request):
-            log.info("asked_again", reason="the settings changed", **_which(claim))
-        else:
-            self._log_lost(claim)
-
-    def _hand_back(self, claim: Claim, outcome: HandBack) -> None:
-        held = self._queue.release(
-            claim, self._worker_id, reason=outcome.reason, delay_seconds=outcome.delay_seconds
-        )
-        if held:
-            log.warning(
-                outcome.event,
-                reason=outcome.reason,
-                delay_seconds=round(outcome.delay_seconds, 1),
-                **_which(claim),
-            )
-        else:
-            self._log_lost(claim)
-
-    def _fail(self, claim: Claim, outcome: Fault) -> None:
-        state = self._queue.fail(
-            claim,
-            self._worker_id,
-            cause=outcome.cause,
-            error=outcome.error,
-            max_attempts=self._settings.max_attempts,
-            retry_delay_seconds=self._settings.retry_delay_seconds,
-        )
-        facts = {"cause": outcome.cause, "error": outcome.error, **_which(claim)}
-        if state is None:
-            self._log_lost(claim)
-        elif state == JobState.FAILED:
-            log.error("job_quarantined", attempts=claim.attempts + 1, **facts)
-        else:
-            log.warning("job_failed", attempts=claim.attempts + 1, **facts)
-
-    def _log_done(self, claim: Claim, done: Finished | None, **facts: object) -> None:
-        if done is None:
-            self._log_lost(claim)
-            return
-        self._jobs_done += 1
-        log.info("job_done", late=done.late, **_which(claim), **facts)
-        if done.change is not None:
-            change = done.change
-            log.info(
-                "status_changed",
-                run=change.run_name,
-                step=change.step,
-                old=change.old,
-                new=change.new,
-                mse=change.mse,
-                cosine=change.cosine,
-            )
-        if done.wanted is not None:
-            self._on_wanted()
-        if done.asked is not None:
-            log.info("full_asked", run=claim.run_name, step=claim.step, because=done.asked)
-
-    def _log_lost(self, claim: Claim) -> None:
-        log.warning("lease_lost", **_which(claim))
 
     def _beat_idle(self) -> None:
         """Say now and then that this worker lives, not at every poll."""
@@ -380,7 +269,7 @@ class WorkerLoop:
             self._worker_id,
             state=WorkerState.IDLE,
             base_model=self._diagnoser.base_model,
-            jobs_done=self._jobs_done,
+            jobs_done=self._recorder.jobs_done,
             offer=self._taking.offer,
             memory_bytes=resident_bytes(),
         )
@@ -397,7 +286,7 @@ class WorkerLoop:
             self._pause_seconds = FIRST_RETRY_SECONDS
 
     def _is_worn_out(self) -> bool:
-        is_enough = 0 < self._settings.max_jobs <= self._jobs_done
+        is_enough = 0 < self._settings.max_jobs <= self._recorder.jobs_done
         return (
             is_enough
             or self._is_queue_empty
@@ -410,15 +299,6 @@ class WorkerLoop:
             self._workers.stopped(self._worker_id)
         except DatabaseError as error:
             log.warning("goodbye_failed", error=str(error))
-
-
-def _which(claim: Claim) -> dict[str, object]:
-    return {
-        "job_id": claim.job_id,
-        "run": claim.run_name,
-        "step": claim.step,
-        "path": claim.paths[0] if claim.paths else None,
-    }
 
 
 def _raise_if_final(error: DatabaseError) -> None:
