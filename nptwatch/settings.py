@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from nptwatch.alert_settings import AlertSettings
+from nptwatch.anchoring import SQLITE_URL, absolute, anchored, home
 from nptwatch.channel_settings import (
     LOG,
     ChannelName,
@@ -19,7 +19,7 @@ from nptwatch.channel_settings import (
     DigestSettings,
 )
 from nptwatch.errors import ConfigError
-from nptwatch.export_settings import ExportSettings, anchored, require_key
+from nptwatch.export_settings import ExportSettings, require_key
 from nptwatch.gpu_settings import GpuSettings
 from nptwatch.grade_settings import GradeSettings
 from nptwatch.machine_settings import GiB, LabelSettings, PathPairs
@@ -215,11 +215,7 @@ def default_state_dir(env: Mapping[str, str]) -> Path:
         return Path(env["STATE_DIRECTORY"].split(":")[0])
     if env.get("XDG_STATE_HOME"):
         return Path(env["XDG_STATE_HOME"]) / "nptwatch"
-    return _home(env) / ".local/state/nptwatch"
-
-
-_SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?:///)(?!file:|:memory:)([^?]+)(\?.*)?")
-"""Beginning, file, parameters."""
+    return home(env) / ".local/state/nptwatch"
 
 
 class Settings(Section):
@@ -257,7 +253,7 @@ class Settings(Section):
     @property
     def sqlite_file(self) -> Path | None:
         """The database's file; None where it is a server's."""
-        match = _SQLITE_URL.fullmatch(self.database_url)
+        match = SQLITE_URL.fullmatch(self.database_url)
         return Path(match[2]) if match else None
 
     @property
@@ -328,7 +324,7 @@ def load(
     settings, given = read(file, env=env, overrides=overrides or {})
     _require_channels(settings)
     require_key(settings.exports.wandb)
-    return Loaded(settings=_anchored(settings, given, cwd, env), file=file, given=given)
+    return Loaded(settings=anchored(settings, given, cwd, env), file=file, given=given)
 
 
 def _require_channels(settings: Settings) -> None:
@@ -347,12 +343,12 @@ def find_file(path: Path | None, *, env: Mapping[str, str], cwd: Path, system: P
     """Find the settings file; a named one must exist, the usual places may be empty."""
     named = path or (Path(env["NPTWATCH_CONFIG"]) if env.get("NPTWATCH_CONFIG") else None)
     if named is not None:
-        file = _absolute(named, cwd, env)
+        file = absolute(named, cwd, env)
         if not file.is_file():
             by = "--config" if path else "NPTWATCH_CONFIG"
             raise ConfigError(f"no settings file {file} (named by {by})")
         return file
-    config_home = Path(env.get("XDG_CONFIG_HOME") or _home(env) / ".config")
+    config_home = Path(env.get("XDG_CONFIG_HOME") or home(env) / ".config")
     usual = (cwd / "nptwatch.toml", config_home / "nptwatch/config.toml", system)
     return next((file for file in usual if file.is_file()), None)
 
@@ -361,129 +357,3 @@ def masked_url(url: str) -> str:
     """Hide password and secret parameters of a database URL."""
     url = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
     return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]*", r"\1***", url)
-
-
-def _home(env: Mapping[str, str]) -> Path:
-    return Path(env["HOME"]) if env.get("HOME") else Path.home()
-
-
-def _absolute(path: Path, folder: Path, env: Mapping[str, str]) -> Path:
-    """Expand ~ and make a path absolute; keeps symlinks as they are."""
-    if path.parts[:1] == ("~",):
-        path = _home(env).joinpath(*path.parts[1:])
-    try:
-        path = path.expanduser()  # ~name
-    except RuntimeError as exc:
-        raise ConfigError(f"{path}: {exc}") from exc
-    return Path(os.path.abspath(folder / path))  # noqa: PTH100 - resolve() follows links
-
-
-def _anchored(
-    settings: Settings, given: Mapping[str, Given], cwd: Path, env: Mapping[str, str]
-) -> Settings:
-    """Make paths absolute, so that they mean the same in every folder and child process.
-
-    A path in a file is relative to the file's folder, one from elsewhere to `cwd`.
-    """
-
-    def folder_of(key: str) -> Path:
-        source = given.get(key)
-        return source.file.parent if source and source.file else cwd
-
-    state_dir = _absolute(settings.state_dir, folder_of("state_dir"), env)
-    roots = tuple(_absolute(r, folder_of("watch.roots"), env) for r in settings.watch.roots)
-    path_map = tuple(
-        pair.model_copy(update={"here": _absolute(pair.here, folder_of("path_map"), env)})
-        for pair in settings.path_map
-    )
-    model = settings.base.model
-    if model is not None:
-        local = _absolute(Path(model), folder_of("base.model"), env)
-        # a hub name ("meta-llama/Llama-3.2-1B") stays one unless a folder is called so
-        model = str(local) if model[0] in "./~" or local.is_dir() else model
-    diagnostic = settings.diagnostic
-    if diagnostic.probes is not None:
-        probes = _absolute(diagnostic.probes, folder_of("diagnostic.probes"), env)
-        texts = {"probes": probes, "probe_texts": read_texts(probes)}
-        diagnostic = diagnostic.model_copy(update=texts)
-    gpu = settings.gpu
-    if gpu.lock_dir is not None:
-        lock_dir = _absolute(gpu.lock_dir, folder_of("gpu.lock_dir"), env)
-        gpu = gpu.model_copy(update={"lock_dir": lock_dir})
-    alerts = settings.alerts
-    if alerts.templates is not None:
-        templates = _absolute(alerts.templates, folder_of("alerts.templates"), env)
-        alerts = alerts.model_copy(update={"templates": templates})
-    channels = {
-        name: channel.model_copy(
-            update={
-                field: _absolute(path, folder_of("channels"), env)
-                for field, path in channel
-                if isinstance(path, Path)
-            }
-        )
-        for name, channel in settings.channels.items()
-    }
-    url = settings.database.url
-    if url is not None:
-        url = SecretStr(_anchored_url(url.get_secret_value(), folder_of("database.url"), env))
-    return settings.model_copy(
-        update={
-            "state_dir": state_dir,
-            "path_map": path_map,
-            "watch": settings.watch.model_copy(update={"roots": roots}),
-            "base": settings.base.model_copy(update={"model": model}),
-            "diagnostic": diagnostic,
-            "gpu": gpu,
-            "alerts": alerts,
-            "channels": channels,
-            "exports": anchored(
-                settings.exports, lambda path, key: _absolute(path, folder_of(key), env)
-            ),
-            "database": settings.database.model_copy(update={"url": url}),
-        }
-    )
-
-
-MAX_TEXTS_BYTES = 1024 * 1024
-
-
-def read_texts(path: Path) -> tuple[str, ...]:
-    """Read probe texts: one a line, or of a .jsonl file each line's "text"; empty lines are none.
-
-    Raises:
-        ConfigError: it cannot be read, holds no text, or is no probe file; names the line.
-    """
-    try:
-        if path.stat().st_size > MAX_TEXTS_BYTES:
-            raise ConfigError(f"{path}: more than a MiB is no list of short texts")
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"probe texts {path} cannot be read: {exc}") from exc
-    texts = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not texts:
-        raise ConfigError(f"{path}: no text in it; write one a line")
-    if path.suffix == ".jsonl":
-        return tuple(_json_text(path, number, line) for number, line in texts)
-    return tuple(text for _, text in texts)
-
-
-def _json_text(path: Path, number: int, line: str) -> str:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        raise ConfigError(f"{path}, line {number}: no JSON ({exc})") from exc
-    text = entry.get("text") if isinstance(entry, dict) else entry
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f'{path}, line {number}: expected a text, or an object with a "text"')
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ConfigError(f"{path}, line {number}: half a character (a lone surrogate)")
-    return text
-
-
-def _anchored_url(url: str, folder: Path, env: Mapping[str, str]) -> str:
-    """Make the file of an SQLite URL absolute; other URLs and :memory: stay."""
-    match = _SQLITE_URL.fullmatch(url)
-    if match is None:
-        return url
-    return f"{match[1]}{_absolute(Path(match[2]), folder, env)}{match[3] or ''}"

@@ -46,6 +46,8 @@ MAY_IMPORT = {
 SHARED_GROUND = {
     "errors",
     "settings",
+    "anchoring",
+    "probe_texts",
     "sections",
     "alert_settings",
     "grade_settings",
