@@ -423,6 +423,24 @@ def test_lost_database_is_retried_and_nothing_forgotten(
     assert catalog.deleted == [str(first)]
 
 
+def test_a_deletion_seen_while_the_database_is_away_is_not_forgotten(
+    catalog: Spy, root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    """One walk finds that a file at rest is gone and that another came; neither can be stored."""
+    config = settings(root, **w.kind_of_observer("none", root, monkeypatch))
+    gone = checkpoint(root / "run", "checkpoint-1")
+    with watching(catalog, config, state) as watcher_on_it:
+        until(lambda: watcher_on_it._finder.is_resting(str(gone.parent)))
+        catalog.broken = DatabaseError("locked")
+        shutil.rmtree(gone.parent)
+        new = checkpoint(root / "run", "checkpoint-2")
+        logged(logs, "database_unavailable")
+        catalog.broken = None
+        until(lambda: len(catalog.queued()) == 2 and catalog.deleted)
+    assert catalog.queued()[1] == str(new)
+    assert catalog.deleted == [str(gone)]
+
+
 def test_wrong_schema_ends_the_watcher(catalog: Spy, root: Path, state: Path, logs: Logs) -> None:
     """A schema that retrying cannot mend is raised."""
     catalog.broken = SchemaError("run `nptwatch db upgrade`")
