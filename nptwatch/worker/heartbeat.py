@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.25
 """How soon a passed deadline is noticed."""
 
+_STANDARD_ERROR = 2
+"""By its number: `sys.stderr` may have none."""
+
 log = structlog.get_logger()
 
 
@@ -151,7 +154,7 @@ class Heartbeat:
             log.warning("hand_back_failed", job_id=self._claim.job_id, error=str(error))
             state = None
         log.error("job_timed_out", job_id=self._claim.job_id, reason=reason, state=state)
-        faulthandler.dump_traceback()  # to standard error: where it hangs
+        faulthandler.dump_traceback(file=_STANDARD_ERROR)  # where it hangs
         self.over.set()
         self._abandon()
 
