@@ -168,7 +168,7 @@ class WorkerSettings(Section):
     idle_unload_minutes: Annotated[float, Field(ge=0)] = 15.0
     """A worker without jobs for so long gives back the memory that its base takes; 0: never."""
     max_job_minutes: Annotated[float, Field(ge=0)] = 360.0
-    """A job that takes longer, its base model's download included, is ended: it hangs; 0: never."""
+    """What takes longer to measure, its base's download included, is ended: it hangs; 0: never."""
     shutdown_seconds: PositiveSeconds = 30.0
     """On stop, how long a running job may take to finish before it is handed back."""
     bases: tuple[str, ...] = ()

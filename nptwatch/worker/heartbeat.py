@@ -67,6 +67,7 @@ class Heartbeat:
         self._state = WorkerState.BUSY
         self._telling = threading.Lock()
         self._ended = threading.Event()
+        self._is_measured = False
         self._thread = threading.Thread(
             target=copy_context().run,  # so that its log lines name the worker too
             args=(self._run,),
@@ -90,6 +91,10 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
+    def measured(self) -> None:
+        """Be told that only the outcome is to be recorded: that may wait for a database."""
+        self._is_measured = True
+
     def tell(self, state: WorkerState) -> None:
         """Have the database know what the worker is at before it goes on.
 
@@ -107,7 +112,7 @@ class Heartbeat:
             if self._wake.stopped_for > self._settings.shutdown_seconds:
                 self._hand_back()
                 return
-            if 0 < most_seconds < time.monotonic() - began:
+            if 0 < most_seconds < time.monotonic() - began and not self._is_measured:
                 self._time_out()
                 return
             if time.monotonic() >= due:

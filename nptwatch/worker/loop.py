@@ -241,6 +241,7 @@ class WorkerLoop:
             abandon=self._abandon,
         ) as heartbeat:
             outcome = self._diagnosis.of(claim, heartbeat.tell)
+            heartbeat.measured()
             self._record(claim, outcome, heartbeat)
 
     def _record(self, claim: Claim, outcome: Outcome, heartbeat: Heartbeat) -> None:
