@@ -12,4 +12,5 @@ exec ray job submit \
     --runtime-env-json '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "90"}}' \
     --no-wait \
     -- "$home/nptwatch/bin/nptwatch" worker --ray auto --config "$home/nptwatch.toml" \
+    --state-dir "$home/.local/state/nptwatch" \
     --workers "${WORKERS:-4}" --gpus-per-worker "${GPUS_PER_WORKER:-0.25}" --until-empty "$@"

@@ -175,5 +175,6 @@ def _advice(made: FirstSettings, scope: Scope, file: Path | None) -> Iterator[st
     user = ["--user"] if scope.is_user else []
     yield "next:"
     yield f"  {own_command('doctor', *given)}"
-    yield f"  {own_command('run', *given)}    # here and now; or as a service:"
+    if scope.is_user:  # what root's own daemon leaves the service's user could not write
+        yield f"  {own_command('run', *given)}    # here and now; or as a service:"
     yield f"  {own_command('service', 'install', '--now', *user, *given)}"

@@ -181,6 +181,7 @@ def _say_next(scope: Scope, config: Path, *, started: bool) -> None:
     manager = " ".join(scope.systemctl)
     owner = "--user" if scope.is_user else f"--uid {USER}"
     alike = f"systemd-run --pipe --wait {owner} --property EnvironmentFile={scope.environment}"
+    alike += "".join(f" --setenv HF_HOME={folder}/huggingface" for folder in scope.caches)
     doctor = own_command("doctor", "--config", str(config))
     lines = [] if started else [f"{alike} {doctor}", f"{manager} enable --now nptwatch"]
     lines += [f"{manager} status nptwatch"]

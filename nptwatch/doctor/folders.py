@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from nptwatch.doctor.finding import Finding, fail, ok, warn
 from nptwatch.filesystem import filesystem_of
+from nptwatch.setup.program import own_command
 from nptwatch.watch.discovery import Finder
 from nptwatch.watch.sighting import unreachable
 
@@ -64,7 +65,8 @@ def look_at_state(settings: Settings) -> Iterator[Finding]:
         return
     owner = folder.stat().st_uid
     if owner != os.geteuid():
-        fix = f"run the doctor as the daemon's user: sudo -u {_name_of(owner)} nptwatch doctor"
+        doctor = f"sudo -u {_name_of(owner)} {own_command('doctor')}"
+        fix = f"run the doctor as the daemon's user: {doctor}"
         yield warn(name, f"{folder} is {_name_of(owner)}'s, you are {_user()}", fix)
     try:
         skew = _skew_of(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,8 +93,15 @@ def _environment(scope: Scope) -> list[Write]:
     return [Write(path=path, text=shipped("deploy/systemd/environment"), mode=0o600)]
 
 
+def _is_open(path: Path) -> bool:
+    """Say whether others than its owner can read a file."""
+    return path.exists() and bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+
 def _commands(scope: Scope, wish: Wish, written: set[Path]) -> list[Step]:
     commands: list[tuple[str, ...]] = []
+    if _is_open(secrets := scope.at(scope.environment)):
+        commands.append(("chmod", "600", str(secrets)))
     if scope.sysusers is not None and scope.at(scope.sysusers) in written:
         commands.append(("systemd-sysusers", str(scope.sysusers)))
     if scope.tmpfiles is not None and scope.at(scope.tmpfiles) in written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import shutil
 import stat
 from pathlib import Path
@@ -100,7 +101,7 @@ def require_open_program(python: Path) -> None:
             raise ConfigError(
                 f"the user {USER} could not run {path}: {closed} is closed to others. Install "
                 "nptwatch where all users can read it: python3 -m venv /opt/nptwatch && "
-                "/opt/nptwatch/bin/pip install nptwatch"
+                "/opt/nptwatch/bin/pip install . (in a checkout)"
             )
 
 
@@ -117,8 +118,20 @@ def remarks(
             yield f"{root} is no directory, or its server is away: no start without it"
     for variable in missing_secrets(settings, service_environment(scope)):
         yield f"{variable} is not set in {scope.environment}: the service ends without it"
-    if scope.is_user:
-        return
+    if not scope.is_user:
+        yield from _of_the_user(settings, config, scope, there)
+
+
+def _of_the_user(
+    settings: Settings, config: Path, scope: Scope, there: Collection[Path]
+) -> Iterator[str]:
+    """Yield what the machine's user could not read or write."""
+    if (file := _somebody_elses(settings.state_dir)) is not None:
+        owner = f"{USER}:{USER}"
+        yield (
+            f"{file} is not the user {USER}'s, so the service cannot write it: "
+            f"`chown --recursive {owner} {settings.state_dir}` when that user is there"
+        )
     for folder in outside(settings, scope):
         if not folder.is_dir():
             make = f"install -d --owner {USER} --group {USER} {folder}"
@@ -128,9 +141,21 @@ def remarks(
     for root in there:
         if (closed := closed_to_others(root)) is not None:
             yield (
-                f"{closed} is closed to others: give the service a group that can read it, "
-                "`systemctl edit nptwatch` with SupplementaryGroups= below [Service]"
+                f"{closed} is closed to others: give the service's user a group that can read it, "
+                f"`usermod --append --groups GROUP {USER}`"
             )
+
+
+def _somebody_elses(folder: Path) -> Path | None:
+    """Give a file in the state folder that root's own runs left there, say."""
+    try:
+        user = pwd.getpwnam(USER).pw_uid
+    except KeyError:
+        user = None
+    try:
+        return next((file for file in folder.iterdir() if file.lstat().st_uid != user), None)
+    except OSError:  # none yet
+        return None
 
 
 def closed_to_others(path: Path) -> Path | None:

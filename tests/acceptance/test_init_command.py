@@ -51,7 +51,7 @@ def test_what_is_written_is_what_is_in_force(
     assert said.err == ""
     file = folder / "nptwatch.toml"
     assert said.out.startswith(f"wrote {file}\n")
-    for next_command in ("doctor", "run", "service install --now"):
+    for next_command in ("doctor", "service install --now"):
         assert re.search(rf"^  \S.*{next_command} .*--config {file}", said.out, re.MULTILINE)
     assert main(["config", "show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -109,6 +109,17 @@ def test_a_file_is_never_lost(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert init("--force") == 0
     assert file.with_name("nptwatch.toml.before").read_text() == "# mine\n"
     assert load_settings(file, env={}).watch.roots == (folder / "experiments",)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_root_is_not_told_to_run_it(
+    uid: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What root's own daemon leaves in the state folder the service's user could not write."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert init("--state-dir", "state") == 0
+    assert (" run " in capsys.readouterr().out) == (uid != 0)
 
 
 @pytest.mark.parametrize("how", [["--dry-run"], ["--output", "-"]])

@@ -164,10 +164,39 @@ def test_what_people_wrote_is_not_overwritten(
 def test_secrets_are_never_touched(home: Home) -> None:
     """Neither an installation nor a removal writes to the environment file."""
     home.environment.write_text("NPTWATCH_SECRET_SLACK=slack://x\n")
+    home.environment.chmod(0o600)
     before = home.environment.stat()
     assert install("--force") == 0
     assert uninstall("--force") == 0
     assert home.environment.stat() == before
+
+
+def test_secrets_that_others_could_read_are_closed(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An editor makes the file for everybody; what is in it stays."""
+    home.environment.write_text("NPTWATCH_SECRET_SLACK=slack://x\n")
+    home.environment.chmod(0o644)
+    assert install() == 0
+    assert f"ran chmod 600 {home.environment}\n" in capsys.readouterr().out
+    assert home.environment.stat().st_mode & 0o777 == 0o600
+    assert home.environment.read_text() == "NPTWATCH_SECRET_SLACK=slack://x\n"
+    assert install() == 0
+    assert "chmod" not in capsys.readouterr().out
+
+
+def test_what_root_left_in_the_state_folder_is_told(tmp_path: Path, home: Home) -> None:
+    """The service's user could not write it, and the service would not start."""
+    state = tmp_path / "machine state"
+    home.config.write_text(f'state_dir = "{state}"\n[watch]\nroots = ["/data"]\n')
+    scope = machine(tmp_path / "root")
+    settings = settings_for(scope, home.config)
+    assert not [line for line in remarks(settings, home.config, scope, there=()) if "chown" in line]
+    state.mkdir()
+    (state / "daemon.lock").touch()
+    (line,) = [line for line in remarks(settings, home.config, scope, there=()) if "chown" in line]
+    assert line.startswith(f"{state / 'daemon.lock'} is not the user nptwatch's")
+    assert f"`chown --recursive nptwatch:nptwatch {state}`" in line
 
 
 def test_a_dry_run_says_all_and_does_nothing(

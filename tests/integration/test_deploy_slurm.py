@@ -115,6 +115,20 @@ def test_a_job_knows_when_it_ends(tmp_path: Path, left: int, minutes: int) -> No
     assert told == f"worker --workers 1 --device cpu --until-empty --max-minutes {minutes}"
 
 
+@pytest.mark.parametrize("named", [None, "/lasting"])
+def test_a_jobs_workers_have_a_folder_of_the_users_and_share_its_cores(
+    tmp_path: Path, named: str | None
+) -> None:
+    """The daemon's folder is not theirs to write; each would take half of all cores by itself."""
+    program = f'echo "$NPTWATCH_STATE_DIR $NPTWATCH_WORKER__THREADS" >> {tmp_path}/given'
+    slurm = {"SLURM_GPUS_ON_NODE": "2", "HOME": "/home/me"}
+    wish = {} if named is None else {"NPTWATCH_STATE_DIR": named}
+    assert job(tmp_path, program, slurm | wish).wait(10) == 0
+    threads = max(1, len(os.sched_getaffinity(0)) // 4)
+    folder = named or "/home/me/.local/state/nptwatch"
+    assert (tmp_path / "given").read_text().splitlines() == [f"{folder} {threads}"] * 2
+
+
 def test_a_job_fails_as_its_worst_worker(tmp_path: Path) -> None:
     """So that sacct shows it; the other worker is waited for."""
     program = f'case "$*" in *cuda:0*) exit 5;; *) sleep 0.3; touch {tmp_path}/over;; esac'

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "exports": {"npt", "diagnostics", "store", "alerts"},
     "service": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "exports", "web"},
     "setup": set(),
-    "doctor": {"npt", "diagnostics", "store", "watch", "worker", "alerts"},
+    "doctor": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "setup"},
     "demo": {"npt", "diagnostics", "store", "watch", "worker", "alerts", "service", "cli"},
     "cli": {
         "npt",

@@ -66,7 +66,7 @@ def test_ray_takes_the_job(tmp_path: Path) -> None:
     options = parsed(submit, said[2:])
     assert list(options["entrypoint"]) == shlex.split(
         "/home/nptwatch/nptwatch/bin/nptwatch worker --ray auto --config /home/nptwatch/nptwatch.toml"
-        " --workers 8 --gpus-per-worker 0.25 --until-empty --max-minutes 5"
+        " --state-dir /home/nptwatch/.local/state/nptwatch --workers 8 --gpus-per-worker 0.25 --until-empty --max-minutes 5"
     )
     waits = json.loads(options["runtime_env_json"])["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
     assert int(waits) > 60

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nptwatch.errors import ConfigError
-from nptwatch.settings import Settings, load, load_settings, masked_url
+from nptwatch.settings import Settings, find_file, load, load_settings, masked_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -356,3 +356,13 @@ def test_polls_have_an_order(tmp_path: Path) -> None:
         load_settings(file, env={})
     file.write_text("[watch]\npoll_min_seconds = 15\n")
     assert load_settings(file, env={}).watch.poll_min_seconds == 15
+
+
+def test_a_folder_that_cannot_be_looked_into_has_no_settings(tmp_path: Path) -> None:
+    """Root's home is closed to the service's user, who is where root was; no name is so long."""
+    closed = tmp_path / ("x" * 300)
+    system = tmp_path / "config.toml"
+    system.write_text("")
+    assert find_file(None, env={"HOME": str(closed)}, cwd=closed, system=system) == system
+    with pytest.raises(ConfigError, match="no settings file"):
+        find_file(closed / "a.toml", env={}, cwd=tmp_path, system=system)
