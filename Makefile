@@ -12,9 +12,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(BIN)/nptwatch demo
 
-# In the order of the files: those that take long come first, so that both processes end together.
+# Three processes: tests wait for processes of their own. Those files that take long come first, so that the processes end together.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The property tests with many new examples each time; takes minutes.
 fuzz: $(READY)
