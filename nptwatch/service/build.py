@@ -199,7 +199,7 @@ def _require_schema(
     except SchemaError:
         if not may_upgrade:
             raise
-        if on_migration is not None and migrations.current(database) is not None:
+        if on_migration is not None and migrations.current(database) in migrations.REVISIONS:
             on_migration()
         migrations.upgrade(database)
         migrations.check(database)

@@ -241,8 +241,9 @@ class Watcher:
                 self._mailbox.ask_rescan()
             elif not self._finder.is_resting(folder):
                 sweep = self._finder.look_in(folder, deep=False)
+                known_files = self._known_at_start(sweep)
                 for file in sweep.files.values():
-                    self._saw(file, heard=False)
+                    self._saw(file, heard=False, known=known_files.get(file.path))
                 if not self._is_partial and not known.issuperset(sweep.below):
                     self._mailbox.ask_rescan()  # one came after the walk and before the watch
 
@@ -274,8 +275,10 @@ class Watcher:
 
     def _look_in(self, folder: str, *, deep: bool, heard: bool) -> Sweep:
         sweep = self._finder.look_in(folder, deep=deep)
+        known = self._known_at_start(sweep)
         for file in sweep.files.values():
-            self._saw(file, heard=heard or sweep.is_unchanged(file))
+            is_heard = heard or sweep.is_unchanged(file)
+            self._saw(file, heard=is_heard, known=known.get(file.path))
         prefix = folder.rstrip("/") + "/"
         tracks = self._ledger.tracks
         for path in [p for p in tracks if p.startswith(prefix) and p not in sweep.files]:
@@ -283,6 +286,12 @@ class Watcher:
         for path in sweep.missing:
             self._absences.suspect(path, sweep.root)
         return sweep
+
+    def _known_at_start(self, sweep: Sweep) -> dict[str, KnownFile]:
+        """Ask of files that the first walk has not come to: they are no news to the database."""
+        if self._all_heard_at is not None:
+            return {}
+        return self._registrar.known_among([p for p in sweep.files if p not in self._ledger.tracks])
 
     # -- scanning ------------------------------------------------------------------------------
 

@@ -108,6 +108,7 @@ class Heartbeat:
     def _run(self) -> None:
         began = due = time.monotonic()  # at once: others see what this worker is at
         most_seconds = self._settings.max_job_minutes * 60
+        is_held = True
         while not self._ended.is_set():
             if self._wake.stopped_for > self._settings.shutdown_seconds:
                 self._hand_back()
@@ -115,11 +116,11 @@ class Heartbeat:
             if 0 < most_seconds < time.monotonic() - began and not self._is_measured:
                 self._time_out()
                 return
-            if time.monotonic() >= due:
+            if is_held and time.monotonic() >= due:
                 due = time.monotonic() + self._interval_seconds
-                if not self._beat():
-                    self._lost()
-                    return
+                is_held = self._beat()
+                if not is_held:
+                    self._lost()  # and the limits go on: what hangs would have the worker for ever
             self._ended.wait(min(self._interval_seconds, TICK_SECONDS))
 
     def _lost(self) -> None:
@@ -153,7 +154,8 @@ class Heartbeat:
             state = self._give_back(reason)
             if state is None:
                 self._lost()
-                return
+                if self._ended.is_set() or self._is_measured:
+                    return
             self._workers.stopped(self._worker_id)
         except DatabaseError as error:  # the lease will expire instead
             log.warning("hand_back_failed", job_id=self._claim.job_id, error=str(error))

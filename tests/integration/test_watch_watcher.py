@@ -235,6 +235,20 @@ def test_backlog_is_admitted_and_a_restart_repeats_nothing(
     assert all(f.stat().st_atime_ns == 1 for f in files), stamps
 
 
+def test_a_poll_before_the_first_walk_ends_knows_what_the_database_knows(
+    catalog: Spy, root: Path, state: Path
+) -> None:
+    """Known files are not looked at anew, as if they were just being written."""
+    for step in (1, 2, 3):
+        checkpoint(root / "run", f"checkpoint-{step}")
+    with watching(catalog, settings(root), state):
+        until(lambda: len(catalog.queued()) == 3)
+    again = w.Watcher(catalog=catalog, request=w.REQUEST, settings=settings(root), canary_dir=state)
+    again._look_in(str(root), deep=True, heard=False)
+    states = [track.state for track in again._ledger.tracks.values()]
+    assert states == [FileState.WHOLE] * 3
+
+
 def test_new_settings_hash_admits_known_files_again(catalog: Spy, root: Path, state: Path) -> None:
     """A start with another request queues what is known as whole once more."""
     checkpoint(root / "run", "checkpoint-1")

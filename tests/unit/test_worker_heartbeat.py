@@ -95,3 +95,15 @@ def test_an_outcome_waits_for_its_database_as_long_as_it_takes(
         assert not ended.wait(1.5)
         assert not heart.over.is_set()
     assert queue.jobs()[0].state == JobState.LEASED
+
+
+def test_a_hang_ends_although_its_lease_is_lost(
+    beat: Beat, queue: Queue, ended: threading.Event
+) -> None:
+    """An outage took the job to another worker: that is no reason to hang for ever."""
+    assert queue.release_held("w", reason="its lease expired") == [1]
+    with beat(max_job_minutes=SOON) as heart:
+        assert heart.over.wait(10)
+        assert ended.wait(10)
+    (job,) = queue.jobs()
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
